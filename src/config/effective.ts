@@ -1,0 +1,118 @@
+/**
+ * The effective configuration: what is left when the file is read, checked, completed with presets and
+ * defaults, and compiled. Everything after config/ sees only this; all times are ms, all sizes bytes.
+ */
+import type { CredentialConfig, SecretSource } from '../credentials/credential.ts';
+import type { NetworkProfile } from '../proxy/network-profile.ts';
+import type { RuleSet } from '../proxy/rules.ts';
+
+export interface Config {
+  /** Absolute path of the main file: what messages call it. */
+  readonly file: string;
+  readonly server: ServerConfig;
+  readonly listeners: readonly ListenerConfig[];
+  readonly providers: ReadonlyMap<string, ProviderConfig>;
+  readonly log: { readonly level: LogLevel; readonly format: 'json' | 'text' };
+  /** Things that work but are probably not meant; `--strict` makes them errors. */
+  readonly warnings: readonly string[];
+}
+
+export const LOG_LEVELS = ['error', 'warn', 'info', 'debug'] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+export interface ServerConfig {
+  readonly runtimeDir: string;
+  readonly stateDir: string;
+  readonly controlSocket: string;
+  readonly shutdownGraceMs: number;
+  /** `http://host:port` of a CONNECT proxy, the only way to use one. */
+  readonly upstreamProxy: string | undefined;
+  /** PEM file that replaces the built-in CA set for all providers. */
+  readonly caFile: string | undefined;
+}
+
+export type ListenAddress =
+  | {
+      readonly kind: 'unix';
+      readonly path: string;
+      readonly mode: number;
+      readonly group: string | undefined;
+    }
+  | {
+      readonly kind: 'tcp';
+      /** Literal loopback address. */
+      readonly hostname: string;
+      readonly port: number;
+      readonly token: SecretSource;
+      /** Lower-case names a client may use in Host besides loopback. */
+      readonly hosts: readonly string[];
+    };
+
+export interface ListenerConfig {
+  readonly name: string;
+  readonly address: ListenAddress;
+  /** Names of the providers this client may reach. */
+  readonly providers: readonly string[];
+  /** The one provider served at "/" without prefix. */
+  readonly mount: string | undefined;
+  readonly networkProfile: NetworkProfile | undefined;
+  /** Exact `Origin` values that are let through; a request with any other is refused. */
+  readonly allowOrigins: readonly string[];
+  /** Overrides the providers' cap for this client, if set. */
+  readonly maxConcurrent: number | undefined;
+}
+
+export interface Limits {
+  readonly maxRequestBody: number;
+  readonly maxResponseBody: number;
+  readonly firstByteTimeoutMs: number;
+  readonly idleTimeoutMs: number;
+  readonly totalTimeoutMs: number;
+  readonly requestBodyTimeoutMs: number;
+  /** Bytes per second an upload must keep up after 10 s. */
+  readonly minBodyRate: number;
+  /** Requests in flight per listener and provider. */
+  readonly maxConcurrent: number;
+}
+
+export interface ProviderConfig {
+  readonly name: string;
+  readonly preset: string | undefined;
+  /** `https://host[:port]`, never with a trailing slash. */
+  readonly origin: string;
+  /** Host name (no port) that network profiles look at. */
+  readonly hostname: string;
+  /** Path put before every target, `''` or `/base` without a trailing slash. */
+  readonly basePath: string;
+  /** Unix socket of the upstream instead of a TCP connection. */
+  readonly upstreamSocket: string | undefined;
+  readonly allowPrivate: boolean;
+  /** Empty = `credential = "none"`. */
+  readonly credentials: readonly CredentialConfig[];
+  readonly rules: RuleSet;
+  /** Always set on the way up; names in lower case. */
+  readonly headers: ReadonlyMap<string, string>;
+  /** Set when the client sent none. */
+  readonly defaultHeaders: ReadonlyMap<string, string>;
+  /** Removed from the client besides the fixed list; lower case. */
+  readonly stripHeaders: readonly string[];
+  /** Credential query parameters removed from the client; lower case. */
+  readonly stripQuery: readonly string[];
+  readonly allowSetCookie: boolean;
+  readonly limits: Limits;
+  readonly tls: {
+    readonly caFile: string | undefined;
+    readonly certFile: string | undefined;
+    readonly keyFile: string | undefined;
+  };
+  readonly client: ClientSetup;
+}
+
+/** What `run` sets up inside the sandbox; `{client_base_url}` and `{placeholder}` are still to be filled in. */
+export interface ClientSetup {
+  readonly env: ReadonlyMap<string, string>;
+  /** Command name → arguments it needs before the user's. */
+  readonly args: ReadonlyMap<string, readonly string[]>;
+  /** A key of the right shape that is obviously none. */
+  readonly placeholder: string;
+}

@@ -1,0 +1,50 @@
+/**
+ * An opaque secret: whatever prints, serialises, inspects or interpolates it sees `[secret]`.
+ *
+ * The bytes live in a private field and leave through `reveal()` only, which inject.ts and the
+ * reflection guard's form builder call, and nothing else (a test greps for it). JavaScript cannot erase a
+ * string: copies inside the runtime's heap remain possible, and SECURITY.md says so.
+ */
+const REDACTED = '[secret]';
+
+export class Secret {
+  readonly #value: string;
+
+  constructor(value: string) {
+    this.#value = value;
+  }
+
+  /** The value itself. Callers: credentials/inject.ts, proxy/reflection-forms.ts, listeners' token check. */
+  reveal(): string {
+    return this.#value;
+  }
+
+  /** Length in UTF-16 units, which for a valid secret (printable ASCII) is bytes. */
+  get length(): number {
+    return this.#value.length;
+  }
+
+  equals(other: Secret): boolean {
+    return this.#value === other.#value;
+  }
+
+  toString(): string {
+    return REDACTED;
+  }
+
+  toJSON(): string {
+    return REDACTED;
+  }
+
+  [Symbol.toPrimitive](): string {
+    return REDACTED;
+  }
+
+  [Symbol.for('nodejs.util.inspect.custom')](): string {
+    return REDACTED;
+  }
+
+  [Symbol.for('Deno.customInspect')](): string {
+    return REDACTED;
+  }
+}

@@ -48,13 +48,13 @@ export const ERRORS = {
     403,
     'Endpoint not allowed',
     NEVER,
-    "the sandbox's allow-list does not permit this method and path; this is no login problem, and logging in again does not help; on the host, `isoproxy denied` shows what was refused and the rule that would allow it",
+    "the sandbox's allow-list does not permit this method and path; this is no login problem, and logging in again does not help; on the host, the access log shows what was refused and `isoproxy explain` the rule that would allow it",
   ),
   profile_denied: entry(
     403,
     'Network profile denies this upstream',
     NEVER,
-    "the sandbox's network profile does not permit this upstream; this is no login problem; on the host, `isoproxy denied` shows what was refused",
+    "the sandbox's network profile does not permit this upstream; this is no login problem; on the host, the access log shows what was refused and `isoproxy check` the profile",
   ),
   browser_origin: entry(
     403,

@@ -6,7 +6,11 @@ import { CliError, EXIT } from './command.ts';
  * Parses `args` strictly.
  * @throws CliError (64) for an unknown option or a missing value, with a hint to the command's help.
  */
-export function readArgs<T extends ParseArgsOptionsConfig>(command: string, args: readonly string[], options: T) {
+export function readArgs<T extends ParseArgsOptionsConfig>(
+  command: string,
+  args: readonly string[],
+  options: T,
+) {
   try {
     return parseArgs({ args: [...args], options, allowPositionals: true, strict: true });
   } catch (error) {

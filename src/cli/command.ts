@@ -44,7 +44,11 @@ export class CliError extends Error {
 }
 
 /** ANSI colour around `text` where `io.color` allows it. */
-export function paint(io: Pick<Io, 'color'>, style: 'red' | 'green' | 'yellow' | 'dim' | 'bold', text: string): string {
+export function paint(
+  io: Pick<Io, 'color'>,
+  style: 'red' | 'green' | 'yellow' | 'dim' | 'bold',
+  text: string,
+): string {
   if (!io.color) return text;
   const codes = { red: 31, green: 32, yellow: 33, dim: 2, bold: 1 };
   return `\x1b[${codes[style]}m${text}\x1b[0m`;

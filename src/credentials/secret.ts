@@ -14,7 +14,7 @@ export class Secret {
     this.#value = value;
   }
 
-  /** The value itself. Callers: credentials/inject.ts, proxy/reflection-forms.ts, listeners' token check. */
+  /** The value itself. Callers: inject.ts, proxy/reflection-forms.ts, proxy/client-check.ts. */
   reveal(): string {
     return this.#value;
   }
@@ -22,6 +22,11 @@ export class Secret {
   /** Length in UTF-16 units, which for a valid secret (printable ASCII) is bytes. */
   get length(): number {
     return this.#value.length;
+  }
+
+  /** True if the value begins with this public text. */
+  startsWith(prefix: string): boolean {
+    return this.#value.startsWith(prefix);
   }
 
   equals(other: Secret): boolean {

@@ -1,0 +1,4 @@
+/** Builds dist/isoproxy for this machine. */
+import { compile } from './compile.ts';
+
+compile('dist/isoproxy', undefined);

@@ -1,0 +1,28 @@
+/** The one place that knows how the binary is built. */
+import { spawnSync } from 'node:child_process';
+import process from 'node:process';
+
+/**
+ * Compiles src/main.ts into one executable.
+ * @param target Bun's name of a platform; undefined = this machine
+ * @throws Error with the compiler's output
+ */
+export function compile(outfile: string, target: string | undefined): void {
+  const flags = [
+    '--compile',
+    ...(target === undefined ? [] : [`--target=${target}`]),
+    '--minify',
+    // Nothing that lies in a working directory may steer the binary: without these flags it would load
+    // .env and run the preloads of a bunfig.toml from there.
+    '--no-compile-autoload-dotenv',
+    '--no-compile-autoload-bunfig',
+    '--no-compile-autoload-tsconfig',
+    '--no-compile-autoload-package-json',
+    '--define',
+    'process.env.NODE_ENV="production"',
+  ];
+  const child = spawnSync(process.execPath, ['build', ...flags, 'src/main.ts', '--outfile', outfile], {
+    encoding: 'utf8',
+  });
+  if (child.status !== 0) throw new Error(`building ${outfile} failed:\n${child.stderr}`);
+}

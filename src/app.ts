@@ -1,0 +1,56 @@
+/** The Hono app of one listener: own routes first, then the pipeline; one place maps errors to answers. */
+import { Hono } from 'hono';
+import type { Discovery } from './discovery.ts';
+import type { Admitted, Client, Pipeline } from './pipeline.ts';
+import { createExchange, type Exchange, type ExchangeOptions } from './proxy/exchange.ts';
+
+export interface AppOptions {
+  readonly client: Client;
+  readonly pipeline: Pipeline;
+  readonly discovery: Discovery;
+  readonly isStopping: () => boolean;
+  readonly exchange: Pick<ExchangeOptions, 'now' | 'wallNow' | 'record'> & { readonly nextId: () => string };
+}
+
+interface Bindings {
+  readonly exchange: Exchange;
+  readonly admitted: Admitted;
+}
+
+/** The request handler of one listener. Never rejects. */
+export function createApp(options: AppOptions): (request: Request) => Promise<Response> {
+  const { client, pipeline } = options;
+  // Hono would find the path in the url by itself, decode it, and mis-route what has no usable url
+  // (RUNTIME-FACTS 5): it gets the one path that was parsed and judged.
+  const app = new Hono<{ Bindings: Bindings }>({
+    getPath: (_request, context) => context?.env?.admitted.target.path ?? '/',
+  });
+
+  function own(exchange: Exchange, response: Response): Response {
+    exchange.end({ kind: 'done', status: response.status, own: true });
+    return response;
+  }
+
+  app.get('/healthz', (c) => {
+    const stopping = options.isStopping();
+    return own(c.env.exchange, c.text(stopping ? 'stopping\n' : 'ok\n', stopping ? 503 : 200));
+  });
+  app.get('/.well-known/isoproxy', (c) => own(c.env.exchange, c.json(options.discovery)));
+  app.all('*', (c) => pipeline.proxy(c.env.exchange, c.env.admitted));
+  app.onError((error, c) => pipeline.refuse(c.env.exchange, error));
+
+  return async function handle(request) {
+    const { nextId, ...rest } = options.exchange;
+    const exchange = createExchange({ ...rest, id: nextId(), request, listener: client.config.name });
+    request.signal.addEventListener('abort', () => {
+      exchange.abort.abort();
+      exchange.end({ kind: 'client_closed' });
+    });
+    try {
+      const admitted = await pipeline.admit(exchange, client);
+      return await app.fetch(request, { exchange, admitted });
+    } catch (error) {
+      return pipeline.refuse(exchange, error);
+    }
+  };
+}

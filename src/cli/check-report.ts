@@ -1,0 +1,198 @@
+/** The effective configuration as `check` shows it: text for people, and a stable JSON shape. */
+import type { Config, Limits, ListenAddress, ListenerConfig, ProviderConfig } from '../config/effective.ts';
+import { LIMIT_KEYS } from '../config/limits.ts';
+import { formatDuration, formatSize } from '../config/units.ts';
+import type { CredentialConfig, Placement, SecretSource } from '../credentials/credential.ts';
+import type { Rule } from '../proxy/rules.ts';
+
+/** Text for a terminal. Header values and command arguments are left out: a secret may stand there. */
+export function formatConfig(config: Config): string {
+  const { server } = config;
+  const head = table([
+    ['configuration', config.file],
+    ['state', server.stateDir],
+    ['control', server.controlSocket],
+    ['shutdown grace', formatDuration(server.shutdownGraceMs)],
+    ['upstream proxy', server.upstreamProxy ?? 'none'],
+    ['CA set', server.caFile ?? 'built in'],
+    ['log', `${config.log.level}, ${config.log.format}`],
+  ]);
+  const listeners = config.listeners.map((listener) => formatListener(listener, config));
+  const providers = [...config.providers.values()].map(formatProvider);
+  return [head, ...listeners, ...providers].join('\n');
+}
+
+function formatListener(listener: ListenerConfig, config: Config): string {
+  const caps = listener.providers.map((name) => {
+    const cap = listener.maxConcurrent ?? config.providers.get(name)?.limits.maxConcurrent;
+    return `${name} ${cap}`;
+  });
+  return section(`listener ${listener.name}`, [
+    ['address', formatAddress(listener.address)],
+    ['providers', listener.providers.join(', ') || 'none'],
+    ['mount', listener.mount],
+    ['profile', listener.networkProfile?.name],
+    ['origins', listener.allowOrigins.join(', ') || undefined],
+    ['in flight', caps.join(', ') || undefined],
+  ]);
+}
+
+function formatAddress(address: ListenAddress): string {
+  if (address.kind === 'unix') {
+    const group = address.group === undefined ? '' : `, group ${address.group}`;
+    return `${address.path} (mode ${formatMode(address.mode)}${group})`;
+  }
+  const host = address.hostname.includes(':') ? `[${address.hostname}]` : address.hostname;
+  return `${host}:${address.port} (token from ${formatSource(address.token)})`;
+}
+
+function formatMode(mode: number): string {
+  return mode.toString(8).padStart(4, '0');
+}
+
+function formatProvider(provider: ProviderConfig): string {
+  const from = provider.preset === undefined ? '' : ` (preset ${provider.preset})`;
+  const via = provider.upstreamSocket === undefined ? '' : ` through ${provider.upstreamSocket}`;
+  const credentials = provider.credentials.map(
+    (credential) => `${formatPlacement(credential.placement)} from ${formatSource(credential.source)}`,
+  );
+  return section(`provider ${provider.name}${from}`, [
+    ['upstream', `${provider.origin}${provider.basePath}${via}`],
+    ['credential', credentials.join('\n') || 'none'],
+    ['allows', provider.rules.rules.map(formatRule).join('\n') || 'nothing'],
+    ['sets', [...provider.headers.keys()].join(', ') || undefined],
+    ['sets if absent', [...provider.defaultHeaders.keys()].join(', ') || undefined],
+    [
+      'strips',
+      [...provider.stripHeaders, ...provider.stripQuery.map((name) => `?${name}`)].join(', ') || undefined,
+    ],
+    ['client env', [...provider.client.env.keys()].join(', ') || undefined],
+    ['CA set', provider.tls.caFile],
+    ['client cert', provider.tls.certFile],
+    ['unsafe', unsafeSwitches(provider).join(', ') || undefined],
+    ['limits', formatLimits(provider.limits)],
+  ]);
+}
+
+function formatPlacement(placement: Placement): string {
+  if (placement.kind === 'header') return `header ${placement.name}`;
+  return placement.kind === 'basic' ? 'basic authorization' : `query parameter ${placement.parameter}`;
+}
+
+function formatSource(source: SecretSource): string {
+  if (source.kind === 'file') return `file ${source.path}`;
+  if (source.kind === 'env') return `environment variable ${source.variable}`;
+  return source.kind === 'systemd' ? `systemd credential ${source.name}` : `command ${source.argv[0]}`;
+}
+
+function formatRule(rule: Rule): string {
+  const { options } = rule;
+  const notes = [
+    options.query === undefined ? '' : `query ${[...options.query].join(', ') || 'none'}`,
+    options.allowEncodedSlash ? 'keeps %2F' : '',
+    options.websocket ? 'websocket' : '',
+    options.allowEncodedResponse ? 'unsafe: encoded response' : '',
+    options.allowUnframedResponse ? 'unsafe: unframed response' : '',
+  ].filter((note) => note !== '');
+  return `${String(rule.entry + 1).padStart(2)}  ${rule.name}${notes.length === 0 ? '' : `  (${notes.join('; ')})`}`;
+}
+
+/** Doors that somebody opened on purpose, by the name they have in the file. */
+function unsafeSwitches(provider: ProviderConfig): string[] {
+  return [
+    provider.origin.startsWith('http:') ? 'unsafe_allow_http' : '',
+    provider.allowPrivate ? 'unsafe_allow_private' : '',
+    provider.allowSetCookie ? 'allow_set_cookie' : '',
+    provider.credentials.some((credential) => credential.unsafeShortSecret) ? 'unsafe_short_secret' : '',
+  ].filter((name) => name !== '');
+}
+
+function formatLimits(limits: Limits): string {
+  return LIMIT_KEYS.map(([key, field, unit]) => {
+    const value = limits[field];
+    const text =
+      unit === 'size' ? formatSize(value) : unit === 'duration' ? formatDuration(value) : String(value);
+    return `${key} ${text}`;
+  }).join('\n');
+}
+
+type Row = readonly [string, string | undefined];
+
+function section(title: string, rows: readonly Row[]): string {
+  return `\n${title}\n${table(rows).replace(/^(?=.)/gm, '  ')}`;
+}
+
+/** Two columns; rows without a value are left out. */
+function table(rows: readonly Row[]): string {
+  return rows
+    .filter((row): row is readonly [string, string] => row[1] !== undefined)
+    .map(([name, value]) => `${name.padEnd(15)} ${value.replaceAll('\n', `\n${' '.repeat(16)}`)}\n`)
+    .join('');
+}
+
+/** The shape of `check --json`, documented in the command's help; fields are only ever added. */
+export function configToJson(config: Config): Record<string, unknown> {
+  const { server } = config;
+  return {
+    file: config.file,
+    server: {
+      runtime_dir: server.runtimeDir,
+      state_dir: server.stateDir,
+      control: server.controlSocket,
+      shutdown_grace_ms: server.shutdownGraceMs,
+      upstream_proxy: server.upstreamProxy ?? null,
+      ca_file: server.caFile ?? null,
+    },
+    log: config.log,
+    listeners: config.listeners.map((listener) => ({
+      name: listener.name,
+      ...addressToJson(listener.address),
+      providers: listener.providers,
+      mount: listener.mount ?? null,
+      network_profile: listener.networkProfile?.name ?? null,
+      allow_origins: listener.allowOrigins,
+      max_concurrent: listener.maxConcurrent ?? null,
+    })),
+    providers: [...config.providers.values()].map(providerToJson),
+  };
+}
+
+function addressToJson(address: ListenAddress): Record<string, unknown> {
+  if (address.kind === 'unix')
+    return { socket: address.path, mode: formatMode(address.mode), group: address.group ?? null };
+  return {
+    tcp: { host: address.hostname, port: address.port },
+    hosts: address.hosts,
+    token: formatSource(address.token),
+  };
+}
+
+function providerToJson(provider: ProviderConfig): Record<string, unknown> {
+  return {
+    name: provider.name,
+    preset: provider.preset ?? null,
+    base_url: provider.origin + provider.basePath,
+    upstream_socket: provider.upstreamSocket ?? null,
+    credentials: provider.credentials.map((credential: CredentialConfig) => ({
+      placement: formatPlacement(credential.placement),
+      source: formatSource(credential.source),
+    })),
+    rules: provider.rules.rules.map((rule) => ({
+      entry: rule.entry + 1,
+      methods: [...rule.methods],
+      path: rule.pattern.text,
+      query: rule.options.query === undefined ? null : [...rule.options.query],
+      allow_encoded_slash: rule.options.allowEncodedSlash,
+      unsafe_allow_encoded_response: rule.options.allowEncodedResponse,
+      unsafe_allow_unframed_response: rule.options.allowUnframedResponse,
+    })),
+    headers: [...provider.headers.keys()],
+    default_headers: [...provider.defaultHeaders.keys()],
+    strip_headers: provider.stripHeaders,
+    strip_query: provider.stripQuery,
+    client_env: [...provider.client.env.keys()],
+    unsafe: unsafeSwitches(provider),
+    // Bytes, milliseconds, bytes per second, requests.
+    limits: Object.fromEntries(LIMIT_KEYS.map(([key, field]) => [key, provider.limits[field]])),
+  };
+}

@@ -1,0 +1,126 @@
+/** `isoproxy serve`: the long-running process around server.ts: clean start, signals, exit. */
+import process from 'node:process';
+import type { Config } from '../config/effective.ts';
+import { loadConfig } from '../config/load.ts';
+import { createLineSink, createLog, type LineSink, type Log } from '../log.ts';
+import { ensureCleanStart } from '../runtime/environment.ts';
+import { runtime } from '../runtime/index.ts';
+import { type RunningServer, StartError, startServer } from '../server.ts';
+import { VERSION } from '../version.ts';
+import { readArgs } from './args.ts';
+import { CliError, type Command, EXIT, type Io, warn } from './command.ts';
+
+/** How long the last log lines may take at exit, ms. */
+const FLUSH_MS = 1_000;
+
+export const serve: Command = {
+  name: 'serve',
+  summary: 'run the proxy',
+  usage: `usage: isoproxy serve [--config FILE]
+
+Runs the proxy in the foreground until SIGTERM or SIGINT. It then stops accepting, lets requests in
+flight finish for up to server.shutdown_grace, and exits 0; a second signal exits at once.
+
+  --config FILE   configuration (default: $ISOPROXY_CONFIG, then $XDG_CONFIG_HOME/isoproxy/proxy.toml,
+                  then /etc/isoproxy/proxy.toml; never the working directory)
+
+One access line per request and one line per event go to stderr, as JSON or text ([log] format).
+Exit codes: 0 stopped, 69 a socket is in use, 78 the configuration or a secret is not usable.
+`,
+  async run(args, io) {
+    const { values } = readArgs('serve', args, { config: { type: 'string' } });
+    requireCleanStart(io);
+    const config = loadConfig({ file: values.config, env: io.env });
+    for (const text of config.warnings) warn(io, text);
+    return runServer(config, io);
+  },
+};
+
+/** @throws CliError (78) when the environment steers the runtime and cannot be cleaned. */
+export function requireCleanStart(io: Io): void {
+  const start = ensureCleanStart((names) => {
+    warn(io, `dropped from the environment, because they steer the runtime: ${names.join(', ')}`);
+  });
+  if (start.kind === 'clean') return;
+  const hint =
+    start.kind === 'refused'
+      ? 'start isoproxy with a clean environment (env -i, or UnsetEnvironment= in the unit)'
+      : 'this runtime cannot restart itself with a cleaned environment; unset them (env -u NAME), or use the compiled binary';
+  throw new CliError(EXIT.config, `the environment steers the runtime: ${start.names.join(', ')}`, hint);
+}
+
+async function runServer(config: Config, io: Io): Promise<number> {
+  const sink = createLineSink(2);
+  const log = createLog({ ...config.log, sink, wallNow: Date.now });
+  keepAlive(log);
+  const server = await start(config, log, io);
+  log.event('info', 'listening', {
+    version: VERSION,
+    runtime: `${runtime.name} ${runtime.version}`,
+    config: config.file,
+    listeners: server.listeners.map(({ name, address }) =>
+      address.kind === 'unix' ? `${name}=${address.path}` : `${name}=${address.hostname}:${address.port}`,
+    ),
+  });
+  return untilStopped(server, config, log, sink);
+}
+
+async function start(config: Config, log: Log, io: Io): Promise<RunningServer> {
+  try {
+    return await startServer({
+      config,
+      runtime,
+      log,
+      env: io.env,
+      now: () => performance.now(),
+      wallNow: Date.now,
+    });
+  } catch (error) {
+    if (!(error instanceof StartError)) throw error;
+    throw new CliError(error.kind === 'config' ? EXIT.config : EXIT.unavailable, error.message, error.hint);
+  }
+}
+
+/**
+ * A rejected promise or an exception that nobody caught is a bug, but it must not end every other
+ * client's request: it is logged by its kind and place, never by its text.
+ */
+function keepAlive(log: Log): void {
+  const onBug = (kind: string) => (error: unknown) => {
+    const name = error instanceof Error ? error.name : typeof error;
+    const code = (error as { code?: unknown } | null)?.code;
+    log.event('error', kind, { name, code: typeof code === 'string' ? code.slice(0, 64) : '' });
+  };
+  process.on('unhandledRejection', onBug('unhandled_rejection'));
+  process.on('uncaughtException', onBug('uncaught_exception'));
+}
+
+function untilStopped(server: RunningServer, config: Config, log: Log, sink: LineSink): Promise<number> {
+  return new Promise((resolve) => {
+    let stopping = false;
+    const onSignal = (signal: string) => async () => {
+      if (stopping) {
+        log.event('warn', 'stopped_at_once', { signal, in_flight: server.inFlight() });
+        await sink.flush(FLUSH_MS);
+        resolve(EXIT.ok);
+        return;
+      }
+      stopping = true;
+      log.event('info', 'stopping', {
+        signal,
+        in_flight: server.inFlight(),
+        grace_ms: config.server.shutdownGraceMs,
+      });
+      const finished = await server.stop(config.server.shutdownGraceMs);
+      log.event('info', 'stopped', { finished });
+      await sink.flush(FLUSH_MS);
+      resolve(EXIT.ok);
+    };
+    process.on('SIGTERM', onSignal('SIGTERM'));
+    process.on('SIGINT', onSignal('SIGINT'));
+    // Without a handler SIGHUP would end the process; this version cannot reload.
+    process.on('SIGHUP', () =>
+      log.event('warn', 'reload_not_supported', { hint: 'restart isoproxy to apply a new configuration' }),
+    );
+  });
+}

@@ -1,0 +1,118 @@
+/** Checked files into one Config: merge, then compile each part, then look at them together. */
+import type { NetworkProfile } from '../proxy/network-profile.ts';
+import { ValueError } from './config-error.ts';
+import { absoluteVariable, compileServer, type Environment } from './directories.ts';
+import type { Config, ListenerConfig, ProviderConfig } from './effective.ts';
+import { refuseSharedDirectories } from './isolation.ts';
+import { DEFAULT_LIMITS } from './limits.ts';
+import { compileListener, refuseSharedListeners } from './listeners.ts';
+import { type Document, type Merged, mergeDocuments } from './merge.ts';
+import { parseName } from './names.ts';
+import { at, type Place, type Report } from './place.ts';
+import { compileProvider } from './providers.ts';
+import { MAX_IN_FLIGHT } from './schema-limits.ts';
+import { collectWarnings, type Placed } from './warnings.ts';
+
+/** @throws ConfigError with every problem in the report. */
+export function compileDocuments(
+  documents: readonly [Document, ...Document[]],
+  env: Environment,
+  isRoot: boolean,
+  report: Report,
+): Config {
+  const root = documents[0].root;
+  const merged = mergeDocuments(documents, report);
+  const server = compileServer(
+    merged.server?.table ?? {},
+    merged.server?.place ?? at(root, 'server'),
+    env,
+    isRoot,
+    report,
+  );
+  const profiles = compileProfiles(merged, report);
+  const providers = compileProviders(merged, report);
+  const context = {
+    server,
+    providerNames: merged.providers.map((provider) => provider.name),
+    profiles: new Map(profiles.map(({ config }) => [config.name, config])),
+    count: merged.listeners.length,
+  };
+  const listeners: Placed<ListenerConfig>[] = [];
+  for (const { table, place } of merged.listeners) {
+    const config = compileListener(table, place, context, report);
+    if (config !== undefined) listeners.push({ config, place });
+  }
+  refuseSharedListeners(listeners, report);
+  // Where a part is missing, what is said about the whole would be wrong.
+  report.stopOnProblems();
+  refuseSharedDirectories(
+    {
+      server,
+      listeners,
+      providers: providers.map(({ config }) => config),
+      files: documents.map((document) => document.root.source.path),
+      credentialsDirectory: absoluteVariable(env, 'CREDENTIALS_DIRECTORY'),
+    },
+    report,
+  );
+  const byName = new Map(providers.map(({ config }) => [config.name, config]));
+  refuseTooManyInFlight(listeners, byName, merged.limits?.place ?? at(root, 'limits'), report);
+  collectWarnings({ listeners, providers, profiles, root }, report);
+  report.stopOnProblems();
+  return {
+    file: root.source.path,
+    server,
+    listeners: listeners.map(({ config }) => config),
+    providers: byName,
+    log: { level: merged.log?.table.level ?? 'info', format: merged.log?.table.format ?? 'json' },
+    warnings: report.warnings(),
+  };
+}
+
+function checkName(name: string, place: Place, report: Report): void {
+  try {
+    parseName(name);
+  } catch (error) {
+    if (!(error instanceof ValueError)) throw error;
+    report.problem(place, error.message);
+  }
+}
+
+function compileProfiles(merged: Merged, report: Report): Placed<NetworkProfile>[] {
+  return merged.profiles.map(({ name, table, place }) => {
+    checkName(name, place, report);
+    return { config: { name, allow: table.allow, deny: table.deny ?? [] }, place };
+  });
+}
+
+function compileProviders(merged: Merged, report: Report): Placed<ProviderConfig>[] {
+  const context = { defaultLimits: DEFAULT_LIMITS, limitsTable: merged.limits?.table };
+  const providers: Placed<ProviderConfig>[] = [];
+  for (const { name, table, place } of merged.providers) {
+    checkName(name, place, report);
+    const config = compileProvider(name, table, place, context, report);
+    if (config !== undefined) providers.push({ config, place });
+  }
+  return providers;
+}
+
+/** The runtime honours no more requests in flight than this; what is beyond would wait without a word. */
+function refuseTooManyInFlight(
+  listeners: readonly Placed<ListenerConfig>[],
+  providers: ReadonlyMap<string, ProviderConfig>,
+  place: Place,
+  report: Report,
+): void {
+  let sum = 0;
+  for (const { config } of listeners) {
+    for (const name of config.providers) {
+      sum += config.maxConcurrent ?? providers.get(name)?.limits.maxConcurrent ?? 0;
+    }
+  }
+  if (sum > MAX_IN_FLIGHT)
+    report.problem(
+      at(place, 'max_concurrent'),
+      `the caps of all listeners and providers add up to ${sum}, the runtime holds ${MAX_IN_FLIGHT}`,
+      'lower max_concurrent in limits or in [listeners.limits]',
+    );
+}

@@ -1,0 +1,54 @@
+/**
+ * `GET /.well-known/isoproxy`: what this listener may reach, for `isoproxy run` and for a curious person.
+ * Names, rules and client settings only; never a secret, an upstream address or another listener.
+ */
+import type { Config, ListenerConfig, ProviderConfig } from './config/effective.ts';
+
+export interface Discovery {
+  /** Version of this document's shape. */
+  readonly isoproxy: 1;
+  readonly version: string;
+  readonly listener: string;
+  readonly providers: Readonly<Record<string, DiscoveredProvider>>;
+}
+
+export interface DiscoveredProvider {
+  /** Put before every path: "/anthropic", or "" for the mounted provider. */
+  readonly base_path: string;
+  /** Environment for clients; `{client_base_url}` stands for the client's own origin + base_path. */
+  readonly client_env: Readonly<Record<string, string>>;
+  /** Arguments that a command needs before the user's, by command name; same placeholder. */
+  readonly client_args: Readonly<Record<string, readonly string[]>>;
+  readonly endpoints: readonly {
+    readonly methods: readonly string[];
+    readonly path: string;
+    readonly query?: readonly string[];
+  }[];
+}
+
+export function describeListener(config: Config, listener: ListenerConfig, version: string): Discovery {
+  const reachable = listener.mount === undefined ? listener.providers : [listener.mount];
+  const providers: Record<string, DiscoveredProvider> = {};
+  for (const name of reachable) {
+    const provider = config.providers.get(name);
+    if (provider)
+      providers[name] = describeProvider(provider, listener.mount === undefined ? `/${name}` : '');
+  }
+  return { isoproxy: 1, version, listener: listener.name, providers };
+}
+
+function describeProvider(provider: ProviderConfig, basePath: string): DiscoveredProvider {
+  const fill = (text: string) => text.replaceAll('{placeholder}', provider.client.placeholder);
+  return {
+    base_path: basePath,
+    client_env: Object.fromEntries([...provider.client.env].map(([name, value]) => [name, fill(value)])),
+    client_args: Object.fromEntries(
+      [...provider.client.args].map(([command, args]) => [command, args.map(fill)]),
+    ),
+    endpoints: provider.rules.rules.map((rule) => ({
+      methods: [...rule.methods],
+      path: rule.pattern.text,
+      ...(rule.options.query === undefined ? {} : { query: [...rule.options.query] }),
+    })),
+  };
+}

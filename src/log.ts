@@ -1,0 +1,126 @@
+/**
+ * What the process says while it runs: access records and events, one line each on stderr. Lines are
+ * written off the request path; when nobody reads them, lines are lost and counted, never requests.
+ */
+import { write } from 'node:fs';
+import type { LogLevel } from './config/effective.ts';
+import { LOG_LEVELS } from './config/effective.ts';
+import type { AccessRecord } from './proxy/exchange.ts';
+
+/** Most text that waits for a slow reader, characters. */
+const MAX_WAITING = 1024 * 1024;
+
+/** Values of an event's fields; never a secret (nothing that holds one is passed here). */
+export type EventFields = Readonly<Record<string, string | number | boolean | readonly string[] | null>>;
+
+export interface Log {
+  readonly access: (record: AccessRecord) => void;
+  readonly event: (level: LogLevel, event: string, fields?: EventFields) => void;
+}
+
+export interface LogOptions {
+  readonly level: LogLevel;
+  readonly format: 'json' | 'text';
+  readonly sink: LineSink;
+  /** Wall clock, ms since the epoch. */
+  readonly wallNow: () => number;
+}
+
+export function createLog(options: LogOptions): Log {
+  const threshold = LOG_LEVELS.indexOf(options.level);
+  const isOn = (level: LogLevel) => LOG_LEVELS.indexOf(level) <= threshold;
+  const json = options.format === 'json';
+  return {
+    access(record) {
+      if (isOn('info')) options.sink.write(json ? JSON.stringify(record) : accessText(record));
+    },
+    event(level, event, fields = {}) {
+      if (!isOn(level)) return;
+      const time = new Date(options.wallNow()).toISOString();
+      options.sink.write(
+        json ? JSON.stringify({ time, level, event, ...fields }) : eventText(time, level, event, fields),
+      );
+    },
+  };
+}
+
+function accessText(record: AccessRecord): string {
+  const { time, status, decision, listener, provider, method, path, reason, error, duration_ms, request_id } =
+    record;
+  const why = [reason, error].filter((text) => text !== '').join(': ');
+  const line = `${time} ${status} ${decision} ${listener} ${provider || '-'} ${method} ${path || '-'} ${duration_ms} ms ${request_id}`;
+  return why === '' ? line : `${line} (${why})`;
+}
+
+function eventText(time: string, level: LogLevel, event: string, fields: EventFields): string {
+  const rest = Object.entries(fields).map(([name, value]) => `${name}=${JSON.stringify(value)}`);
+  return [time, level, event, ...rest].join(' ');
+}
+
+export interface LineSink {
+  readonly write: (line: string) => void;
+  /** Waits until everything is written, at most `ms`. */
+  readonly flush: (ms: number) => Promise<void>;
+}
+
+/** Writes lines to a descriptor, one write at a time, in a thread of the runtime's, so that a blocked reader blocks nothing. */
+export function createLineSink(fd: number): LineSink {
+  let waiting = '';
+  let lost = 0;
+  let busy = false;
+  let onIdle: (() => void) | undefined;
+
+  function writeNext(): void {
+    if (waiting === '') {
+      busy = false;
+      onIdle?.();
+      return;
+    }
+    busy = true;
+    const bytes = new TextEncoder().encode(waiting);
+    waiting = '';
+    writeAll(bytes, 0);
+  }
+
+  function writeAll(bytes: Uint8Array, from: number): void {
+    write(fd, bytes, from, bytes.length - from, null, (error, written) => {
+      if (error?.code === 'EAGAIN') {
+        // Somebody made the descriptor non-blocking, and it is full.
+        setTimeout(writeAll, 20, bytes, from);
+      } else if (error === null && from + written < bytes.length) {
+        writeAll(bytes, from + written);
+      } else {
+        // EPIPE and the like: the reader is gone; the lines are too.
+        writeNext();
+      }
+    });
+  }
+
+  return {
+    write(line) {
+      if (waiting.length + line.length > MAX_WAITING) {
+        lost++;
+        return;
+      }
+      if (lost > 0) {
+        waiting += `${JSON.stringify({ time: new Date().toISOString(), level: 'warn', event: 'log_lines_lost', count: lost })}\n`;
+        lost = 0;
+      }
+      waiting += `${line}\n`;
+      if (busy) return;
+      // Collect what this turn of the event loop still logs into one write.
+      busy = true;
+      setImmediate(writeNext);
+    },
+    flush(ms) {
+      if (!busy) return Promise.resolve();
+      return new Promise((resolve) => {
+        const timer = setTimeout(resolve, ms);
+        onIdle = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+    },
+  };
+}

@@ -1,0 +1,227 @@
+/**
+ * The way of a request, from top to bottom. Each step is one file; steps never import each other.
+ * What a step refuses, it throws as a ProxyError; the order of the steps is the order of refusals that
+ * the contract promises. Nothing is resolved or dialled before the verdict.
+ */
+import type { ListenerConfig } from './config/effective.ts';
+import { inject } from './credentials/inject.ts';
+import type { Secret } from './credentials/secret.ts';
+import { SecretError } from './credentials/secret-value.ts';
+import type { Credentials, Vault } from './credentials/vault.ts';
+import { errorResponse, ProxyError, toProxyError } from './errors.ts';
+import type { Concurrency } from './guards/concurrency.ts';
+import type { Provider } from './provider.ts';
+import { checkHostName, checkOrigin, checkToken } from './proxy/client-check.ts';
+import type { Exchange } from './proxy/exchange.ts';
+import { checkResponseHead, forward, translateUpstreamError } from './proxy/forward.ts';
+import { checkFraming, type Framing } from './proxy/framing.ts';
+import { clientHeaders, upstreamHeaders } from './proxy/headers.ts';
+import { checkDeclaredLength, checkProfile, matchRule } from './proxy/match.ts';
+import { carriesSecret, createScanner } from './proxy/reflection.ts';
+import { isSmallBody } from './proxy/request-body.ts';
+import { passBody } from './proxy/response-body.ts';
+import { METHODS, type Rule } from './proxy/rules.ts';
+import { parseTarget, splitProvider, type Target } from './proxy/target.ts';
+import type { Watch, Watchdog } from './proxy/watch.ts';
+
+/** A listener as the pipeline sees it. */
+export interface Client {
+  readonly config: ListenerConfig;
+  /** The current token of a TCP listener; undefined on a unix socket. */
+  readonly token: (() => Secret | Promise<Secret>) | undefined;
+}
+
+/** What is known of a request that was let in: it is well-formed, and its sender may speak here. */
+export interface Admitted {
+  readonly client: Client;
+  readonly target: Target;
+  readonly framing: Framing;
+}
+
+export interface PipelineOptions {
+  readonly providers: ReadonlyMap<string, Provider>;
+  readonly concurrency: Concurrency;
+  readonly watchdog: Watchdog;
+  /** Path and query of a request as the runtime hands them over. */
+  readonly targetOf: (request: Request) => string | undefined;
+  /** True from the moment the process was told to stop. */
+  readonly isStopping: () => boolean;
+  /** True when answers should close their connection, to give descriptors back. */
+  readonly isUnderPressure: () => boolean;
+}
+
+export interface Pipeline {
+  readonly admit: (exchange: Exchange, client: Client) => Promise<Admitted>;
+  readonly proxy: (exchange: Exchange, admitted: Admitted) => Promise<Response>;
+  /** The one mapper from a thrown value to an answer; ends the exchange. */
+  readonly refuse: (exchange: Exchange, thrown: unknown) => Promise<Response>;
+}
+
+export function createPipeline(options: PipelineOptions): Pipeline {
+  const { providers, concurrency, watchdog } = options;
+
+  async function admit(exchange: Exchange, client: Client): Promise<Admitted> {
+    const { request, method } = exchange;
+    if (!(METHODS as readonly string[]).includes(method))
+      throw new ProxyError('method_not_supported', 'method not in the list');
+    const target = readTarget(exchange);
+    const framing = checkFraming(method, request.headers);
+    checkEncodedSlash(target, client.config);
+    checkOrigin(request.headers, client.config.allowOrigins);
+    if (client.config.address.kind === 'tcp') checkHostName(request.headers, client.config.address.hosts);
+    if (client.token !== undefined) checkToken(request.headers, await client.token());
+    return { client, target, framing };
+  }
+
+  async function proxy(exchange: Exchange, admitted: Admitted): Promise<Response> {
+    const { client, target, framing } = admitted;
+    const { provider, path } = findProvider(client.config, target);
+    exchange.provider = provider.config.name;
+    checkProfile(client.config.networkProfile, provider.config.hostname);
+    const { method } = exchange;
+    const match = matchRule(provider.config.rules, provider.credentialParameters, {
+      ...target,
+      method,
+      path,
+    });
+    exchange.rule = match.rule.name;
+    const { limits } = provider.config;
+    checkDeclaredLength(framing.declaredLength, limits.maxRequestBody);
+    if (options.isStopping()) throw new ProxyError('shutting_down', 'the proxy is stopping');
+    const cap = client.config.maxConcurrent ?? limits.maxConcurrent;
+    exchange.onEnd(concurrency.acquire(exchange.listener, provider.config.name, cap));
+    const credentials = await readCredentials(provider.vault);
+
+    const watch = watchdog.watch(limits, (error) => exchange.abort.abort(error));
+    exchange.onEnd(watch.stop);
+    const headers = upstreamHeaders(exchange.request.headers, provider.policy);
+    const body = await readBody(exchange, framing, limits.maxRequestBody, watch, headers);
+    const upstreamRequest = { headers, query: match.query };
+    for (const { placement, secret } of credentials.injections) inject(upstreamRequest, placement, secret);
+
+    exchange.forwarded = true;
+    watch.enter(body instanceof ReadableStream ? 'upload_client' : 'head');
+    const response = await forward({
+      method,
+      origin: provider.config.origin,
+      target: provider.config.basePath + path + upstreamRequest.query,
+      headers,
+      body,
+      signal: exchange.abort.signal,
+      options: provider.upstream,
+    });
+    exchange.markHead();
+    return passResponse(exchange, provider, match.rule, credentials, response, watch);
+  }
+
+  function readTarget(exchange: Exchange): Target {
+    const text = options.targetOf(exchange.request);
+    exchange.path = printable(text);
+    if (text === undefined) throw new ProxyError('bad_target', 'no usable request url (Host or target form)');
+    return parseTarget(text);
+  }
+
+  /** `%2F` is a 400 unless the provider has a rule that keeps it; the rule itself decides later. */
+  function checkEncodedSlash(target: Target, listener: ListenerConfig): void {
+    if (!target.hasEncodedSlash) return;
+    const { provider } = splitProvider(target.path, listener.mount);
+    const rules = listener.providers.includes(provider)
+      ? providers.get(provider)?.config.rules.rules
+      : undefined;
+    if (!rules?.some((rule) => rule.options.allowEncodedSlash))
+      throw new ProxyError('bad_target', 'encoded slash');
+  }
+
+  /** A provider that this listener lacks is answered like one that does not exist. */
+  function findProvider(listener: ListenerConfig, target: Target): { provider: Provider; path: string } {
+    const { provider: name, path } = splitProvider(target.path, listener.mount);
+    const provider = listener.providers.includes(name) ? providers.get(name) : undefined;
+    if (provider === undefined) throw new ProxyError('unknown_provider', 'not a provider of this listener');
+    return { provider, path };
+  }
+
+  async function refuse(exchange: Exchange, thrown: unknown): Promise<Response> {
+    const error = toProxyError(thrown);
+    // Whatever was asked of the upstream is not wanted any more.
+    exchange.abort.abort(error);
+    if (exchange.request.signal.aborted) {
+      exchange.end({ kind: 'client_closed' });
+    } else {
+      exchange.end({ kind: 'failed', error });
+      await exchange.body.drain();
+    }
+    return errorResponse(error, exchange.id);
+  }
+
+  /** Passes the upstream's answer on; from here on a failure can only cut the connection. */
+  async function passResponse(
+    exchange: Exchange,
+    provider: Provider,
+    rule: Rule,
+    credentials: Credentials,
+    response: Response,
+    watch: Watch,
+  ): Promise<Response> {
+    const { automaton } = credentials;
+    const { maxResponseBody } = provider.config.limits;
+    const head = checkResponseHead(exchange.method, response, rule.options, maxResponseBody);
+    const { headers } = clientHeaders(
+      response.headers,
+      provider.policy,
+      (text) => automaton !== undefined && carriesSecret(automaton, text),
+    );
+    if (options.isUnderPressure() || options.isStopping()) headers.set('connection', 'close');
+    const { status } = head;
+    if (!head.hasBody || response.body === null) {
+      exchange.end({ kind: 'done', status });
+      return new Response(null, { status, headers });
+    }
+    const body = await passBody({
+      source: response.body,
+      declaredLength: head.declaredLength,
+      limit: maxResponseBody,
+      scanner: automaton === undefined ? undefined : createScanner(automaton),
+      watch,
+      signal: exchange.abort.signal,
+      onBytes: (bytes) => {
+        exchange.bytesOut += bytes;
+      },
+      onEnd: (error) => {
+        if (error === undefined) exchange.end({ kind: 'done', status });
+        else exchange.end({ kind: 'failed', error, sentStatus: status });
+      },
+      onCancel: () => exchange.end({ kind: 'client_closed', sentStatus: status }),
+      translate: (error) => translateUpstreamError(error, exchange.abort.signal),
+    });
+    return new Response(body, { status, headers });
+  }
+
+  return { admit, proxy, refuse };
+}
+
+/** The path of a target as records show it, also of one that is refused: printable ASCII, without the query. */
+function printable(text: string | undefined): string {
+  const path = text?.split(/[?#]/, 1)[0] ?? '';
+  return path.replace(/[^\x21-\x7e]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`);
+}
+
+async function readCredentials(vault: Vault): Promise<Credentials> {
+  try {
+    return await vault.current();
+  } catch (error) {
+    if (error instanceof SecretError) throw new ProxyError('credential_unavailable', error.message);
+    throw error;
+  }
+}
+
+/** The body as it goes up: nothing, bytes when small, else a counted stream. Sets Content-Length where it is known. */
+async function readBody(exchange: Exchange, framing: Framing, limit: number, watch: Watch, headers: Headers) {
+  const { body, method, abort } = exchange;
+  if (!framing.hasBody) return undefined;
+  if (isSmallBody(method, framing.declaredLength)) {
+    watch.enter('small_body');
+    return body.readWhole(abort.signal);
+  }
+  if (framing.declaredLength !== undefined) headers.set('content-length', String(framing.declaredLength));
+  return body.stream(limit, watch, (error) => abort.abort(error));
+}

@@ -1,0 +1,45 @@
+/**
+ * Who may speak on a listener. On a unix socket the file's permissions decide; on TCP every local process
+ * and every web page can connect, so Origin, Host and a token decide (CVE-2025-64443: a loopback gateway
+ * without Host and Origin checks was reachable by DNS rebinding).
+ */
+import { createHash, timingSafeEqual } from 'node:crypto';
+import type { Secret } from '../credentials/secret.ts';
+import { ProxyError } from '../errors.ts';
+import { hostName } from './framing.ts';
+
+/** @throws ProxyError browser_origin for an Origin that is not listed. */
+export function checkOrigin(headers: Headers, allowOrigins: readonly string[]): void {
+  const origin = headers.get('origin');
+  if (origin !== null && !allowOrigins.includes(origin))
+    throw new ProxyError('browser_origin', 'Origin not in allow_origins');
+}
+
+/** @throws ProxyError host_not_allowed for a Host that is neither loopback nor listed. */
+export function checkHostName(headers: Headers, hosts: readonly string[]): void {
+  const host = hostName(headers.get('host') ?? '');
+  const loopback = host === 'localhost' || host === '[::1]' || /^127(?:\.[0-9]{1,3}){3}$/.test(host);
+  if (!loopback && !hosts.includes(host))
+    throw new ProxyError('host_not_allowed', 'Host is neither loopback nor in hosts');
+}
+
+/**
+ * Compares the presented token with the listener's. Digests of both are compared in constant time, so
+ * that neither content nor length shows in the timing (CVE-2026-23996).
+ * @throws ProxyError client_unauthorized
+ */
+export function checkToken(headers: Headers, token: Secret): void {
+  const presented = bearer(headers.get('authorization')) ?? headers.get('x-api-key');
+  if (presented === null) throw new ProxyError('client_unauthorized', 'no token presented');
+  if (!timingSafeEqual(digest(presented), digest(token.reveal())))
+    throw new ProxyError('client_unauthorized', 'wrong token');
+}
+
+function bearer(authorization: string | null): string | null {
+  const match = authorization === null ? null : /^bearer +(.+)$/i.exec(authorization);
+  return match?.[1] ?? null;
+}
+
+function digest(text: string): Uint8Array {
+  return createHash('sha256').update(text).digest();
+}

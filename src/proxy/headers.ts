@@ -1,0 +1,114 @@
+/** Header policy: what goes up to the upstream and what comes down to the client. */
+import { ProxyError } from '../errors.ts';
+import {
+  CREDENTIAL_NAMES,
+  foldName,
+  HOP_BY_HOP,
+  REGENERATED,
+  REMOVED_PREFIXES,
+  RESPONSE_REMOVED,
+  ROUTING_NAMES,
+} from './header-names.ts';
+
+/** The compiled policy of one provider. */
+export interface HeaderPolicy {
+  /** Folded names that never go up. */
+  readonly removed: ReadonlySet<string>;
+  /** Always set, after removal. */
+  readonly set: ReadonlyMap<string, string>;
+  /** Set when the client sent none. */
+  readonly defaults: ReadonlyMap<string, string>;
+  readonly allowSetCookie: boolean;
+}
+
+export interface HeaderPolicyOptions {
+  /** Names that this provider's credentials occupy. */
+  readonly injected: readonly string[];
+  readonly stripHeaders: readonly string[];
+  readonly headers: ReadonlyMap<string, string>;
+  readonly defaultHeaders: ReadonlyMap<string, string>;
+  readonly allowSetCookie: boolean;
+}
+
+export function compileHeaderPolicy(options: HeaderPolicyOptions): HeaderPolicy {
+  const always = [...HOP_BY_HOP, ...REGENERATED, ...CREDENTIAL_NAMES, ...ROUTING_NAMES];
+  const removed = new Set(
+    [...always, ...options.injected, ...options.stripHeaders, ...options.headers.keys()].map(foldName),
+  );
+  return {
+    removed,
+    set: options.headers,
+    defaults: options.defaultHeaders,
+    allowSetCookie: options.allowSetCookie,
+  };
+}
+
+/** Field names that a Connection header nominates (RFC 9110 7.6.1), folded. */
+function nominated(headers: Headers): ReadonlySet<string> | undefined {
+  const connection = headers.get('connection');
+  if (connection === null) return undefined;
+  // The everyday values name no field of their own.
+  if (connection === 'keep-alive' || connection === 'close') return undefined;
+  return new Set(connection.split(',').map((name) => foldName(name.trim())));
+}
+
+function hasRemovedPrefix(folded: string): boolean {
+  return REMOVED_PREFIXES.some((prefix) => folded.startsWith(prefix));
+}
+
+/**
+ * The client's end-to-end headers, filtered, with the operator's own set. The credential is not in here
+ * yet: it is injected last, so nothing that a client nominates or spells can remove or double it
+ * (CVE-2026-105299, CVE-2021-33197).
+ * @throws ProxyError bad_request for a DEL byte in a value, which the runtime's parser lets through.
+ */
+export function upstreamHeaders(client: Headers, policy: HeaderPolicy): Headers {
+  const nominatedNames = nominated(client);
+  const headers = new Headers();
+  for (const [name, value] of client) {
+    const folded = foldName(name);
+    if (policy.removed.has(folded) || hasRemovedPrefix(folded) || nominatedNames?.has(folded)) continue;
+    if (value.includes('\x7f')) throw new ProxyError('bad_request', 'control byte in a header value');
+    headers.append(name, value);
+  }
+  for (const [name, value] of policy.set) headers.set(name, value);
+  for (const [name, value] of policy.defaults) if (!headers.has(name)) headers.set(name, value);
+  // Bytes must pass as they are and be readable for the reflection guard: no coding is accepted.
+  headers.set('accept-encoding', 'identity');
+  return headers;
+}
+
+const RESPONSE_REMOVED_SET: ReadonlySet<string> = new Set(RESPONSE_REMOVED);
+
+/**
+ * The upstream's end-to-end headers for the client. `carriesSecret` tells whether text holds the
+ * credential; a header that does is dropped, whatever its name.
+ */
+export function clientHeaders(
+  upstream: Headers,
+  policy: HeaderPolicy,
+  carriesSecret: (text: string) => boolean,
+): { headers: Headers; dropped: number } {
+  const nominatedNames = nominated(upstream);
+  const chunked = upstream.has('transfer-encoding');
+  const headers = new Headers();
+  // One scan of all of them first: a hit is rare, a scan per header is not free.
+  let all = '';
+  for (const [name, value] of upstream) all += `${name}\n${value}\n`;
+  const suspicious = carriesSecret(all);
+  let dropped = 0;
+  for (const [name, value] of upstream) {
+    const folded = foldName(name);
+    if (RESPONSE_REMOVED_SET.has(folded) || folded.startsWith('x-isoproxy-') || nominatedNames?.has(folded))
+      continue;
+    if (folded === 'set-cookie' && !policy.allowSetCookie) continue;
+    // RFC 9112 6.3: with both framings, Transfer-Encoding wins and Content-Length must go.
+    if (folded === 'content-length' && chunked) continue;
+    if (suspicious && (carriesSecret(value) || carriesSecret(name))) {
+      dropped++;
+      continue;
+    }
+    headers.append(name, value);
+  }
+  return { headers, dropped };
+}

@@ -1,0 +1,52 @@
+/** The thin door to the runtime: what isoproxy needs of Bun or Deno beyond the web standards and `node:` modules. */
+import type { UpstreamOptions } from '../proxy/forward.ts';
+
+/** Where a server listens: a unix socket path, or a literal loopback address. */
+export type ServeAddress =
+  | { readonly kind: 'unix'; readonly path: string }
+  | { readonly kind: 'tcp'; readonly hostname: string; readonly port: number };
+
+export interface ServeOptions {
+  readonly address: ServeAddress;
+  readonly handle: (request: Request) => Response | Promise<Response>;
+}
+
+/** A listening server. */
+export interface Server {
+  /** Stops accepting; requests in flight go on. */
+  readonly stopAccepting: () => void;
+  /** Closes everything, also what is in flight. */
+  readonly destroy: () => void;
+  /** Closes connections on which no request is in flight. */
+  readonly closeIdle: () => void;
+}
+
+/** TLS and route of one upstream, from the configuration. */
+export interface UpstreamRoute {
+  /** PEM text that replaces the built-in CA set; undefined = the built-in set. */
+  readonly ca: string | undefined;
+  readonly cert: string | undefined;
+  readonly key: string | undefined;
+  /** `http://host:port` of a CONNECT proxy. */
+  readonly proxy: string | undefined;
+  /** Unix socket of the upstream. */
+  readonly socket: string | undefined;
+}
+
+export interface Runtime {
+  readonly name: 'bun' | 'deno';
+  readonly version: string;
+  readonly serve: (options: ServeOptions) => Server;
+  /** Path and query of a request as the runtime hands them over; undefined if its url is not usable. */
+  readonly targetOf: (request: Request) => string | undefined;
+  /** Options that fetch needs so that nothing but the configuration decides how an upstream is reached. */
+  readonly upstreamOptions: (route: UpstreamRoute) => UpstreamOptions;
+  /** What of the configuration this runtime cannot keep: sentences, each a reason to refuse to start. */
+  readonly refusals: (features: RuntimeFeatures) => readonly string[];
+}
+
+/** Configured features that not every runtime has. */
+export interface RuntimeFeatures {
+  readonly caFile: boolean;
+  readonly encodedResponses: boolean;
+}

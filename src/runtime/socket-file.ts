@@ -1,0 +1,146 @@
+/**
+ * Unix socket files: bound under a private name, given their final owner and mode, then moved into place.
+ * A client never sees a socket with another mode (THREATS F1), a stale one is replaced without a gap, and a
+ * live one is never touched.
+ */
+import {
+  chmodSync,
+  chownSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  type Stats,
+  unlinkSync,
+} from 'node:fs';
+import { connect } from 'node:net';
+import { basename, dirname, join } from 'node:path';
+import process from 'node:process';
+
+/** sun_path holds 108 bytes with its terminating NUL (unix(7)). */
+export const MAX_SOCKET_PATH_BYTES = 107;
+
+/** A socket that cannot be opened; `message` is complete, `hint` says what to do. */
+export class SocketFileError extends Error {
+  readonly hint: string;
+
+  constructor(message: string, hint: string) {
+    super(message);
+    this.hint = hint;
+  }
+}
+
+export interface SocketFile {
+  /** Removes the file if it still is ours. */
+  readonly remove: () => void;
+  /** Is the file at the path still the one that was bound here? */
+  readonly isOurs: () => boolean;
+}
+
+/**
+ * Makes the directory of a socket if it is absent: 0700, or 0755 if the socket's mode lets others in.
+ * @throws SocketFileError if it is no directory, or others may write to it.
+ */
+export function prepareDirectory(path: string, socketMode: number): void {
+  const directory = dirname(path);
+  if (lstat(directory) === undefined) {
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    // mkdir's mode is cut by the umask; chmod's is not.
+    chmodSync(directory, (socketMode & 0o077) === 0 ? 0o700 : 0o755);
+  }
+  const stat = lstat(directory);
+  if (stat?.isSymbolicLink() || !stat?.isDirectory()) {
+    throw new SocketFileError(`${directory} is not a directory`, 'remove it, or set another socket path');
+  }
+  if ((stat.mode & 0o022) !== 0) {
+    throw new SocketFileError(
+      `${directory} is writable by its group or by others, who could replace the socket`,
+      `chmod go-w ${directory}, or use a directory of its own`,
+    );
+  }
+}
+
+/**
+ * Binds a socket at `path`. `bind` listens on the path that it is given.
+ * @throws SocketFileError for a live socket, a foreign file, or an unknown group.
+ */
+export async function bindSocket<T>(
+  path: string,
+  mode: number,
+  group: string | undefined,
+  bind: (path: string) => T,
+): Promise<{ readonly server: T; readonly file: SocketFile }> {
+  const gid = group === undefined ? undefined : groupId(group);
+  await refuseForeign(path);
+  const temporary = join(dirname(path), `.${process.pid.toString(36)}`);
+  if (lstat(temporary)?.isSocket()) unlinkSync(temporary);
+  const umask = process.umask(0o177);
+  let server: T;
+  try {
+    server = bind(temporary);
+  } finally {
+    process.umask(umask);
+  }
+  if (gid !== undefined) chownSync(temporary, -1, gid);
+  chmodSync(temporary, mode);
+  const { dev, ino } = lstatSync(temporary);
+  renameSync(temporary, path);
+  const isOurs = () => {
+    const now = lstat(path);
+    return now !== undefined && now.dev === dev && now.ino === ino;
+  };
+  const remove = () => {
+    if (isOurs()) unlinkSync(path);
+  };
+  return { server, file: { isOurs, remove } };
+}
+
+/** Lets nothing but a dead socket of our own be replaced. */
+async function refuseForeign(path: string): Promise<void> {
+  const stat = lstat(path);
+  if (stat === undefined) return;
+  if (!stat.isSocket()) {
+    throw new SocketFileError(`${path} exists and is not a socket`, 'remove it, or set another socket path');
+  }
+  const uid = process.getuid?.();
+  if (uid !== 0 && stat.uid !== uid) {
+    throw new SocketFileError(
+      `${path} belongs to another user (uid ${stat.uid})`,
+      'remove it as that user, or set another socket path',
+    );
+  }
+  if (await isLive(path)) {
+    throw new SocketFileError(
+      `${path} is in use: another process listens there`,
+      `stop it first; \`ss -xlp | grep ${basename(path)}\` shows which one it is`,
+    );
+  }
+}
+
+/** Does somebody listen? Anything but a plain refusal counts as yes. */
+function isLive(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = connect({ path });
+    probe.once('connect', () => {
+      probe.destroy();
+      resolve(true);
+    });
+    probe.once('error', (error: Error & { code?: string }) =>
+      resolve(error.code !== 'ECONNREFUSED' && error.code !== 'ENOENT'),
+    );
+  });
+}
+
+/** Looks a group up in /etc/group: neither runtime offers getgrnam(3). */
+function groupId(name: string): number {
+  if (/^[0-9]+$/.test(name)) return Number(name);
+  for (const line of readFileSync('/etc/group', 'utf8').split('\n')) {
+    const [group, , gid] = line.split(':');
+    if (group === name && gid !== undefined) return Number(gid);
+  }
+  throw new SocketFileError(`no group named ${name}`, 'create it with groupadd, or give its numeric id');
+}
+
+function lstat(path: string): Stats | undefined {
+  return lstatSync(path, { throwIfNoEntry: false });
+}

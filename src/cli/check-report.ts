@@ -119,7 +119,7 @@ function formatLimits(limits: Limits): string {
 type Row = readonly [string, string | undefined];
 
 function section(title: string, rows: readonly Row[]): string {
-  return `\n${title}\n${table(rows).replace(/^(?=.)/gm, '  ')}`;
+  return `${title}\n${table(rows).replace(/^(?=.)/gm, '  ')}`;
 }
 
 /** Two columns; rows without a value are left out. */

@@ -1,13 +1,15 @@
 /** The command table, and the one place where a command's failure becomes text and an exit code. */
 import { ConfigError } from '../config/config-error.ts';
+import { runtime } from '../runtime/index.ts';
+import { findSecretProblems } from '../startup.ts';
 import { VERSION } from '../version.ts';
-import { check } from './check.ts';
+import { createCheckCommand } from './check.ts';
 import { CliError, type Command, EXIT, type Io, printError } from './command.ts';
 import { demo } from './demo.ts';
 import { explain } from './explain.ts';
 import { importCommand } from './import.ts';
 import { init } from './init.ts';
-import { serve } from './serve.ts';
+import { requireCleanStart, serve } from './serve.ts';
 
 const version: Command = {
   name: 'version',
@@ -33,6 +35,13 @@ const help: Command = {
     return EXIT.ok;
   },
 };
+
+const check = createCheckCommand({
+  checkSecrets: (config, io) => {
+    requireCleanStart(io);
+    return findSecretProblems(config, runtime, { env: io.env, now: () => performance.now() });
+  },
+});
 
 /** All commands, in the order in which help lists them. */
 export const COMMANDS: readonly Command[] = [serve, check, explain, init, demo, importCommand, version, help];

@@ -18,8 +18,17 @@ export function endpointToml(entry: EndpointEntry): string {
   return `{ ${parts.join(', ')} }`;
 }
 
+/** Longest line of a printed entry; beyond, its paths stand one a line (a list may span lines in TOML). */
+const MAX_LINE = 100;
+
 /** `endpoints = [ … ]` with one entry a line. */
 export function endpointsToml(key: string, entries: readonly EndpointEntry[]): string {
   if (entries.length === 0) return `${key} = []`;
-  return `${key} = [\n${entries.map((entry) => `  ${endpointToml(entry)},\n`).join('')}]`;
+  return `${key} = [\n${entries.map((entry) => `  ${foldPaths(endpointToml(entry), entry.paths)},\n`).join('')}]`;
+}
+
+function foldPaths(line: string, paths: readonly string[]): string {
+  if (line.length <= MAX_LINE) return line;
+  const lines = paths.map((path) => `    ${tomlString(path)},\n`);
+  return line.replace(tomlList(paths), () => `[\n${lines.join('')}  ]`);
 }

@@ -187,7 +187,10 @@ function fixFor(
   const entry = encodedSlash
     ? { methods: [method], paths: [pattern], allow_encoded_slash: true }
     : { methods: [method], paths: [pattern] };
-  return { where: `[providers.${provider.name}]`, toml: `extra_endpoints = [${endpointToml(entry)}]` };
+  return {
+    where: `[providers.${provider.name}], or the entry to its list`,
+    toml: `extra_endpoints = [${endpointToml(entry)}]`,
+  };
 }
 
 /** A path as a pattern: a segment that a pattern cannot spell ("%2F", lower-case escapes, "*") becomes "*". */

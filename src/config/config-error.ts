@@ -53,9 +53,14 @@ export function formatKey(path: KeyPath): string {
   for (const part of path) {
     if (typeof part === 'number') text += `#${part + 1}`;
     else {
-      const name = /^[A-Za-z0-9_.*-]{1,48}$/.test(part) ? part : '(key)';
+      const name = isPlainKey(part) ? part : '(key)';
       text += text === '' ? name : `.${name}`;
     }
   }
   return text;
+}
+
+/** Long and with a digit is how secrets look, and how no key of ours does. */
+function isPlainKey(name: string): boolean {
+  return /^[A-Za-z0-9_.*-]{1,48}$/.test(name) && (name.length < 20 || !/[0-9]/.test(name));
 }

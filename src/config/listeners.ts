@@ -149,23 +149,20 @@ export function refuseSharedListeners(
   listeners: readonly { readonly config: ListenerConfig; readonly place: Place }[],
   report: Report,
 ): void {
-  const seen = new Set<string>();
+  const taken = new Set<string>();
+  const claim = (id: string, place: Place, what: string) => {
+    if (taken.has(id))
+      report.problem(
+        place,
+        `another listener has this ${what} already`,
+        `give each listener a ${what} of its own`,
+      );
+    taken.add(id);
+  };
   for (const { config, place } of listeners) {
     const { address } = config;
-    const where =
-      address.kind === 'unix' ? `unix ${address.path}` : `tcp ${address.hostname} ${address.port}`;
-    const key = address.kind === 'unix' ? 'socket' : 'tcp';
-    for (const [id, field] of [
-      [`name ${config.name}`, 'name'],
-      [where, key],
-    ] as const) {
-      if (seen.has(id))
-        report.problem(
-          at(place, field),
-          `another listener has this ${field} already`,
-          `give each listener a ${field} of its own`,
-        );
-      seen.add(id);
-    }
+    claim(`name ${config.name}`, at(place, 'name'), 'name');
+    if (address.kind === 'unix') claim(`unix ${address.path}`, at(place, 'socket'), 'socket');
+    else claim(`tcp ${address.hostname} ${address.port}`, at(place, 'tcp'), 'address');
   }
 }

@@ -46,7 +46,7 @@ export function createReport(): Report {
     problem: (place, message, hint) => void problems.push(describe(place, message, hint)),
     warning: (place, message, hint) => void warnings.push(formatProblem(describe(place, message, hint))),
     stopOnProblems: () => {
-      if (problems.length > 0) throw new ConfigError([...problems].sort(byPlace));
+      if (problems.length > 0) throw new ConfigError(inFileOrder(problems));
     },
     warnings: () => [...warnings],
   };
@@ -63,6 +63,10 @@ function describe(place: Place, message: string, hint: string | undefined): Prob
   });
 }
 
-function byPlace(a: Problem, b: Problem): number {
-  return a.file === b.file ? (a.line ?? 0) - (b.line ?? 0) : 0;
+/** Files in the order in which they were read, and lines in order within each. */
+function inFileOrder(problems: readonly Problem[]): Problem[] {
+  const files = [...new Set(problems.map((problem) => problem.file))];
+  return files.flatMap((file) =>
+    problems.filter((problem) => problem.file === file).sort((a, b) => (a.line ?? 0) - (b.line ?? 0)),
+  );
 }

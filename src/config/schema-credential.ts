@@ -22,7 +22,7 @@ const source = {
       v.array(v.string()),
       v.check(
         (argv) => argv.length > 0 && (argv[0] as string).startsWith('/'),
-        'names its program by absolute path',
+        'must begin with the absolute path of a program',
       ),
       v.check((argv) => argv.every((part) => !part.includes('\0')), 'an argument holds no NUL'),
     ),

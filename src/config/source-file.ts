@@ -1,5 +1,5 @@
 /** Opens configuration files. Whoever may write one decides where credentials go, so permissions count. */
-import { closeSync, fstatSync, openSync, readdirSync, readFileSync, type Stats } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readdirSync, readFileSync, type Stats } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { ValueError } from './config-error.ts';
 
@@ -13,7 +13,8 @@ const MAX_CONFIG_BYTES = 4 * 1024 ** 2;
 export function readConfigFile(path: string): string {
   let fd: number;
   try {
-    fd = openSync(path, 'r');
+    // Without O_NONBLOCK, opening a FIFO that nobody writes to would wait for ever.
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
     throw new ValueError(openFailure(error));
   }

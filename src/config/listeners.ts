@@ -152,11 +152,7 @@ export function refuseSharedListeners(
   const taken = new Set<string>();
   const claim = (id: string, place: Place, what: string) => {
     if (taken.has(id))
-      report.problem(
-        place,
-        `another listener has this ${what} already`,
-        `give each listener a ${what} of its own`,
-      );
+      report.problem(place, `another listener has this ${what} already`, 'give each listener its own');
     taken.add(id);
   };
   for (const { config, place } of listeners) {

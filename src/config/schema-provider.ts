@@ -21,7 +21,7 @@ export const endpointSchema = v.strictObject({
       v.boolean(),
       v.check(
         (value) => !value,
-        'WebSocket is not in this version yet, and an entry that does nothing would mislead; remove it',
+        'websocket is not in this version yet, and an entry that does nothing would mislead; remove it',
       ),
     ),
   ),

@@ -87,7 +87,7 @@ export const FILE_FAULTS: readonly Fault[] = [
   [
     'websocket is not built yet',
     endpoints(`[{ methods = ["GET"], paths = ["/${CANARY}"], websocket = true }]`),
-    'FILE:4: providers.api.endpoints#1.websocket: WebSocket is not in this version yet, and an entry that does nothing would mislead; remove it',
+    'FILE:4: providers.api.endpoints#1.websocket: websocket is not in this version yet, and an entry that does nothing would mislead; remove it',
   ],
   ['a list where a table is meant', `server = ["${CANARY}"]\n`, 'FILE:1: server: must be a table'],
   [

@@ -36,12 +36,12 @@ export const LISTENER_FAULTS: readonly Fault[] = [
   [
     'two listeners of one name',
     `${API}${LISTENER}providers = ["api"]\n${LISTENER}providers = ["api"]\nsocket = "/run/isoproxy/${CANARY}/s"\n`,
-    'FILE:9: listeners#2.name: another listener has this name already; give each listener a name of its own',
+    'FILE:9: listeners#2.name: another listener has this name already; give each listener its own',
   ],
   [
     'two listeners on one socket',
     `${API}${LISTENER}providers = ["api"]\nsocket = "/run/isoproxy/${CANARY}/s"\n[[listeners]]\nname = "agent-2"\nproviders = ["api"]\nsocket = "/run/isoproxy/${CANARY}/x/../s"\n`,
-    'FILE:12: listeners#2.socket: another listener has this socket already; give each listener a socket of its own',
+    'FILE:12: listeners#2.socket: another listener has this socket already; give each listener its own',
   ],
   [
     'two sockets in one directory',
@@ -57,7 +57,7 @@ export const LISTENER_FAULTS: readonly Fault[] = [
   [
     'two listeners on one port',
     `${API}${LISTENER}providers = ["api"]\ntcp = "127.0.0.1:8787"\ntoken = { file = "/etc/${CANARY}" }\n[[listeners]]\nname = "agent-2"\nproviders = ["api"]\ntcp = "127.0.0.1:8787"\ntoken = { file = "/etc/${CANARY}" }\n`,
-    'FILE:13: listeners#2.tcp: another listener has this address already; give each listener a address of its own',
+    'FILE:13: listeners#2.tcp: another listener has this address already; give each listener its own',
   ],
   [
     'a socket beside the control socket',

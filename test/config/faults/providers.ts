@@ -1,6 +1,6 @@
 // Faults of providers: upstream, credential, endpoints, headers.
 
-import { API, CANARY, credential, endpoints, type Fault, provider, url } from './snippets.ts';
+import { CANARY, credential, endpoints, type Fault, provider, url } from './snippets.ts';
 
 export const PROVIDER_FAULTS: readonly Fault[] = [
   [

@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Tries the real Codex against isoproxy and a fake API on this machine: no account, no request leaves it.
+#
+#   scripts/try-codex.sh                       installs Codex from npm into a temporary directory
+#   CODEX=/path/to/codex scripts/try-codex.sh  uses a copy that is there already
+#
+# ISOPROXY_BIN names the binary (default dist/isoproxy, from `make build`).
+# Exit 0: the answer came through, and the fake API saw the injected key and nothing else. 1: it did not.
+set -euo pipefail
+umask 077
+cd "$(dirname "$0")/.."
+
+bun=$(ls node_modules/@oven/*/bin/bun | head -n 1)
+isoproxy=$(realpath "${ISOPROXY_BIN:-dist/isoproxy}")
+work=$(mktemp -d)
+pids=()
+
+cleanup() {
+  for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+  for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
+  rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+say() { printf '\n== %s\n' "$*"; }
+fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
+random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
+# Waits up to 10 s until the file holds the text.
+wait_for() {
+  for _ in $(seq 200); do grep -q -- "$2" "$1" 2>/dev/null && return; sleep 0.05; done
+  cat "$1" >&2; fail "no $2 in $(basename "$1")"
+}
+
+if [ -z "${CODEX:-}" ]; then
+  say "installing @openai/codex"
+  npm install --prefix "$work/install" --ignore-scripts --no-audit --no-fund --loglevel=error @openai/codex
+  CODEX="$work/install/node_modules/.bin/codex"
+fi
+
+key="sk-proj-$(random)"
+token="sandbox-token-$(random)"
+answer="hello from the fake API, $(random)"
+printf %s "$key" >"$work/api.key"
+printf %s "$token" >"$work/listener.token"
+fingerprint=$(printf %s "$key" | sha256sum | cut -c 1-16)
+
+"$bun" scripts/fake-anthropic.ts "$answer" >"$work/upstream.log" 2>&1 &
+pids+=($!)
+wait_for "$work/upstream.log" '"port"'
+upstream_port=$(sed -n 's/.*"port":\([0-9]*\).*/\1/p' "$work/upstream.log")
+proxy_port=$("$bun" -e 'const s = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response() }); console.log(s.port); s.stop()')
+
+cat >"$work/proxy.toml" <<END
+[server]
+runtime_dir = "$work/run"
+state_dir = "$work/state"
+
+[[listeners]]
+name = "codex"
+tcp = "127.0.0.1:$proxy_port"      # Codex cannot use a unix socket by itself
+token = { file = "$work/listener.token" }
+
+[providers.openai]
+preset = "openai"
+base_url = "http://127.0.0.1:$upstream_port"
+unsafe_allow_http = true           # the fake API is on loopback
+credential = { file = "$work/api.key" }
+END
+"$isoproxy" serve --config "$work/proxy.toml" 2>"$work/isoproxy.log" &
+pids+=($!)
+# The token stays off the command line, where every local process could read it.
+printf 'header = "x-api-key: %s"\n' "$token" >"$work/curl"
+for _ in $(seq 200); do
+  curl -sf --noproxy '*' -K "$work/curl" "http://127.0.0.1:$proxy_port/healthz" >"$work/health" 2>/dev/null && break
+  sleep 0.05
+done
+grep -q ok "$work/health" || { cat "$work/isoproxy.log" >&2; fail "isoproxy does not answer"; }
+
+mkdir "$work/home" "$work/project"
+say "$("$CODEX" --version): codex exec 'say hello'"
+# The arguments that isoproxy lists for codex in /.well-known/isoproxy, with the listener's token in place of a key.
+provider="{name=\"isoproxy\",base_url=\"http://127.0.0.1:$proxy_port/openai/v1\",env_key=\"OPENAI_API_KEY\",wire_api=\"responses\"}"
+status=0
+(cd "$work/project" && env -i PATH="$PATH" HOME="$work/home" LANG=C.UTF-8 OPENAI_API_KEY="$token" \
+  timeout 120 "$CODEX" -c 'model_provider="isoproxy"' -c "model_providers.isoproxy=$provider" \
+  exec --skip-git-repo-check --sandbox read-only 'say hello' </dev/null) >"$work/answer" 2>"$work/codex.err" || status=$?
+cat "$work/answer"
+sed 's/^/  codex: /' "$work/codex.err" >&2
+
+sleep 0.2 # access records are written off the request path
+say "access records"
+grep '"decision"' "$work/isoproxy.log" || true
+say "what the fake API received (credential as SHA-256, 16 digits; the injected key is $fingerprint)"
+grep '"method"' "$work/upstream.log" || true
+
+say "verdict"
+[ "$status" = 0 ] || fail "codex ended with $status"
+grep -qF "$answer" "$work/answer" || fail "the answer did not come through"
+grep -q "\"POST\",\"target\":\"/v1/responses.*\"bearer_sha256\":\"$fingerprint\"" "$work/upstream.log" ||
+  fail "the fake API did not see the injected key"
+if grep '"method"' "$work/upstream.log" | grep -vq "\"x_api_key_sha256\":null,\"bearer_sha256\":\"$fingerprint\""; then
+  fail "a request reached the fake API with another credential"
+fi
+if grep -rqF "$key" "$work/home" "$work/project" "$work/answer" "$work/codex.err" "$work/isoproxy.log"; then
+  fail "the key crossed to the client side"
+fi
+echo "the answer came through; the fake API saw the injected key and no other credential; the client saw no key"

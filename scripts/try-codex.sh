@@ -10,8 +10,14 @@ set -euo pipefail
 umask 077
 cd "$(dirname "$0")/.."
 
-bun=$(ls node_modules/@oven/*/bin/bun | head -n 1)
+say() { printf '\n== %s\n' "$*"; }
+fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
+random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
+
+# The pinned Bun runs the fake API, as in the Makefile.
+bun=$(ls node_modules/@oven/*/bin/bun 2>/dev/null | head -n 1) || true
 isoproxy=$(realpath "${ISOPROXY_BIN:-dist/isoproxy}")
+if [ ! -x "$bun" ] || [ ! -x "$isoproxy" ]; then fail "no bun or no $isoproxy: run make build first"; fi
 work=$(mktemp -d)
 pids=()
 
@@ -23,9 +29,6 @@ cleanup() {
 trap cleanup EXIT
 trap 'exit 130' INT TERM
 
-say() { printf '\n== %s\n' "$*"; }
-fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
-random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }
 # Waits up to 10 s until the file holds the text.
 wait_for() {
   for _ in $(seq 200); do grep -q -- "$2" "$1" 2>/dev/null && return; sleep 0.05; done

@@ -195,7 +195,9 @@ export function errorResponse(error: ProxyError, requestId: string): Response {
   const headers: Record<string, string> = {
     'content-type': 'application/problem+json; charset=utf-8',
     'x-isoproxy-error': error.code,
+    // Each of the two big SDKs reads another of these into its exception.
     'x-request-id': requestId,
+    'request-id': requestId,
     'cache-control': 'no-store',
     connection: 'close',
   };
@@ -205,14 +207,15 @@ export function errorResponse(error: ProxyError, requestId: string): Response {
     headers['allow'] = 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS';
   if (error.code === 'client_unauthorized') headers['www-authenticate'] = 'Bearer realm="isoproxy"';
   const body = {
+    // First what a person should read: some clients print the whole object.
+    message: text,
+    error: { type: error.code, message: text },
     type: `urn:isoproxy:error:${error.code}`,
     title,
     status,
     code: error.code,
     request_id: requestId,
     detail: text,
-    message: text,
-    error: { type: error.code, message: text },
   };
   return new Response(JSON.stringify(body), { status, headers });
 }

@@ -116,9 +116,15 @@ export function createPipeline(options: PipelineOptions): Pipeline {
 
   function readTarget(exchange: Exchange): Target {
     const text = options.targetOf(exchange.request);
-    exchange.path = printable(text);
     if (text === undefined) throw new ProxyError('bad_target', 'no usable request url (Host or target form)');
-    return parseTarget(text);
+    try {
+      const target = parseTarget(text);
+      exchange.path = target.path;
+      return target;
+    } catch (error) {
+      exchange.path = printable(text);
+      throw error;
+    }
   }
 
   /** `%2F` is a 400 unless the provider has a rule that keeps it; the rule itself decides later. */
@@ -188,20 +194,21 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       },
       onEnd: (error) => {
         if (error === undefined) exchange.end({ kind: 'done', status });
-        else exchange.end({ kind: 'failed', error, sentStatus: status });
+        else exchange.end({ kind: 'failed', error });
       },
-      onCancel: () => exchange.end({ kind: 'client_closed', sentStatus: status }),
+      onCancel: () => exchange.end({ kind: 'client_closed' }),
       translate: (error) => translateUpstreamError(error, exchange.abort.signal),
     });
+    exchange.sentStatus = status;
     return new Response(body, { status, headers });
   }
 
   return { admit, proxy, refuse };
 }
 
-/** The path of a target as records show it, also of one that is refused: printable ASCII, without the query. */
-function printable(text: string | undefined): string {
-  const path = text?.split(/[?#]/, 1)[0] ?? '';
+/** The path of a refused target as records show it: printable ASCII, without the query. */
+function printable(text: string): string {
+  const path = text.split(/[?#]/, 1)[0] ?? '';
   return path.replace(/[^\x21-\x7e]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }
 

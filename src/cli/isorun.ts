@@ -49,7 +49,7 @@ export function readIsorun(json: unknown): ImportedDocument {
 
 function tableOf(value: unknown, path: KeyPath): Table {
   if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Table;
-  throw new ImportError(path.length === 0 ? ['(document)'] : path, 'must be an object');
+  throw new ImportError(path.length === 0 ? ['document'] : path, 'must be an object');
 }
 
 function refuseUnknown(table: Table, known: readonly string[], path: KeyPath): void {

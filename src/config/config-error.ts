@@ -61,6 +61,6 @@ export function formatKey(path: KeyPath): string {
 }
 
 /** Long and with a digit is how secrets look, and how no key of ours does. */
-function isPlainKey(name: string): boolean {
+export function isPlainKey(name: string): boolean {
   return /^[A-Za-z0-9_.*-]{1,48}$/.test(name) && (name.length < 20 || !/[0-9]/.test(name));
 }

@@ -30,12 +30,15 @@ export function compileListener(
     table.tcp === undefined
       ? compileUnix(table, place, context.server, report)
       : compileTcp(table, place, report);
-  if (table.mount !== undefined && !providers.includes(table.mount))
+  if (table.mount !== undefined && !providers.includes(table.mount)) {
+    // Only names of tables are shown: what stands in a list may be anything.
+    const known = context.providerNames.filter((name) => providers.includes(name));
     report.problem(
       at(place, 'mount'),
       'not among the providers of this listener',
-      suggestHint(table.mount, providers, 'providers'),
+      suggestHint(table.mount, known, 'providers'),
     );
+  }
   const profile =
     table.network_profile === undefined ? undefined : context.profiles.get(table.network_profile);
   if (table.network_profile !== undefined && profile === undefined)

@@ -93,8 +93,9 @@ function readDocument(
     return undefined;
   }
   try {
+    const raw = parse(text);
     const root = { source: sourceOf(name, path, text), path: [] };
-    const table = checkDocument(parse(text), root, report);
+    const table = checkDocument(raw, root, report);
     return table === undefined ? undefined : { table, root };
   } catch (error) {
     if (!(error instanceof TomlError)) throw error;

@@ -132,7 +132,9 @@ function scan(text: string, lines: Map<string, number>): void {
       skipBlank();
       if (peek() === end) break;
       if (at >= text.length) throw new Error('unfinished');
+      const before = at;
       item(index);
+      if (at === before) throw new Error('not a value');
       skipBlank();
       if (peek() === ',') advance(1);
     }

@@ -19,7 +19,11 @@ export function searchPaths(env: Environment): string[] {
  * exists. What is named explicitly is never passed over, also when it is not there.
  * @throws ConfigError if there is none.
  */
-export function findConfigFile(given: string | undefined, env: Environment, exists = existsSync): string {
+export function findConfigFile(
+  given: string | undefined,
+  env: Environment,
+  exists: (path: string) => boolean = existsSync,
+): string {
   if (given !== undefined) return given;
   const named = env['ISOPROXY_CONFIG'];
   if (named !== undefined && named !== '') {

@@ -1,4 +1,5 @@
 /** "Did you mean": the nearest of the words that would have been right. */
+import { isPlainKey } from './config-error.ts';
 
 /** Keys that people bring from other tools, and ours. */
 const SYNONYMS: Readonly<Record<string, string>> = {
@@ -39,7 +40,8 @@ export function suggest(word: string, candidates: Iterable<string>): string | un
 
 /** `did you mean "x"?`, or else the list of what is possible, or nothing. */
 export function suggestHint(word: string, candidates: Iterable<string>, what?: string): string | undefined {
-  const known = [...candidates];
+  // Candidates may be names that the operator chose: one that looks like a secret is not repeated.
+  const known = [...candidates].filter(isPlainKey);
   const near = suggest(word, known);
   if (near !== undefined) return `did you mean "${near}"?`;
   if (what === undefined) return undefined;

@@ -49,6 +49,8 @@ export interface Exchange {
   provider: string;
   rule: string;
   bytesOut: number;
+  /** Status of the answer whose head has gone out; a later failure can only cut its body. */
+  sentStatus: number | undefined;
   /** Marks the arrival of the upstream's response head. */
   readonly markHead: () => void;
   /** Called at the end, in reverse order of registration. */
@@ -59,9 +61,8 @@ export interface Exchange {
 
 export type Outcome =
   | { readonly kind: 'done'; readonly status: number; readonly own?: boolean }
-  /** `sentStatus` is the status that had gone out when it failed, if any. */
-  | { readonly kind: 'failed'; readonly error: ProxyError; readonly sentStatus?: number }
-  | { readonly kind: 'client_closed'; readonly sentStatus?: number };
+  | { readonly kind: 'failed'; readonly error: ProxyError }
+  | { readonly kind: 'client_closed' };
 
 export interface ExchangeOptions {
   readonly id: string;
@@ -93,6 +94,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
     provider: '',
     rule: '',
     bytesOut: 0,
+    sentStatus: undefined,
     markHead() {
       headAt = options.now();
     },
@@ -117,7 +119,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
       provider: of.provider,
       method: of.method.slice(0, 32),
       path: of.path.slice(0, MAX_RECORD_PATH),
-      status: statusOf(outcome),
+      status: of.sentStatus ?? statusOf(outcome),
       decision: outcome.kind === 'done' && outcome.own ? 'own' : of.forwarded ? 'allow' : 'deny',
       reason: failed?.code ?? (outcome.kind === 'client_closed' ? 'client_closed' : ''),
       rule: of.rule,
@@ -134,8 +136,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
 
 function statusOf(outcome: Outcome): number {
   if (outcome.kind === 'done') return outcome.status;
-  if (outcome.kind === 'failed') return outcome.sentStatus ?? outcome.error.status;
-  return outcome.sentStatus ?? CLIENT_CLOSED_STATUS;
+  return outcome.kind === 'failed' ? outcome.error.status : CLIENT_CLOSED_STATUS;
 }
 
 /** Milliseconds with microseconds, as a short number. */

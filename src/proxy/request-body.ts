@@ -48,14 +48,18 @@ export function createRequestBody(request: Request): RequestBody {
   }
 
   async function readWhole(signal: AbortSignal): Promise<Bytes> {
-    // The read itself cannot be cancelled.
-    const aborted = new Promise<never>((_, reject) => {
-      if (signal.aborted) reject(signal.reason);
-      else signal.addEventListener('abort', () => reject(signal.reason), { once: true });
-    });
-    const body = new Uint8Array(await Promise.race([request.arrayBuffer(), aborted]));
-    count = body.byteLength;
-    return body;
+    // The read itself cannot be cancelled; the exchange can be given up meanwhile.
+    const { promise: givenUp, reject } = Promise.withResolvers<never>();
+    const onAbort = () => reject(signal.reason);
+    if (signal.aborted) onAbort();
+    signal.addEventListener('abort', onAbort);
+    try {
+      const body = new Uint8Array(await Promise.race([request.arrayBuffer(), givenUp]));
+      count = body.byteLength;
+      return body;
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+    }
   }
 
   function stream(limit: number, watch: Watch, fail: (error: ProxyError) => void): ReadableStream<Bytes> {

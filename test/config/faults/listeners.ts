@@ -29,6 +29,12 @@ export const LISTENER_FAULTS: readonly Fault[] = [
     'FILE:12: listeners#1.mount: not among the providers of this listener; providers: api',
   ],
   [
+    'mount among providers that do not exist',
+    listener(`providers = ["${CANARY}"]\nmount = "api"`),
+    'FILE:7: listeners#1.providers#1: no such provider; providers: api',
+    'FILE:8: listeners#1.mount: not among the providers of this listener; there are no providers',
+  ],
+  [
     'a network profile that does not exist',
     `${listener('network_profile = "cding"')}[network_profiles.coding]\nallow = []\n`,
     'FILE:7: listeners#1.network_profile: no such profile; did you mean "coding"?',

@@ -188,10 +188,14 @@ export function toProxyError(thrown: unknown): ProxyError {
  * SDKs read and the `message` that Octokit reads. Octokit shows "Unknown error" unless the content type
  * carries the charset. Every own error closes its connection, so that a client whose body was not
  * read cannot have the rest of it taken for a second request.
+ *
+ * @param linger settles when what is left of the request's body has been dropped. The answer goes out at
+ * once and ends only then: a client that writes its whole body before it reads would otherwise meet a
+ * broken pipe and never see it (nginx calls this lingering close; seen here with a 5 MB upload).
  */
-export function errorResponse(error: ProxyError, requestId: string): Response {
+export function errorResponse(error: ProxyError, requestId: string, linger?: Promise<void>): Response {
   const { status, title, message, retry } = ERRORS[error.code];
-  const text = `isoproxy: ${message}`;
+  const sentence = `isoproxy: ${message}`;
   const headers: Record<string, string> = {
     'content-type': 'application/problem+json; charset=utf-8',
     'x-isoproxy-error': error.code,
@@ -208,14 +212,30 @@ export function errorResponse(error: ProxyError, requestId: string): Response {
   if (error.code === 'client_unauthorized') headers['www-authenticate'] = 'Bearer realm="isoproxy"';
   const body = {
     // First what a person should read: some clients print the whole object.
-    message: text,
-    error: { type: error.code, message: text },
+    message: sentence,
+    error: { type: error.code, message: sentence },
     type: `urn:isoproxy:error:${error.code}`,
     title,
     status,
     code: error.code,
     request_id: requestId,
-    detail: text,
+    detail: sentence,
   };
-  return new Response(JSON.stringify(body), { status, headers });
+  const text = JSON.stringify(body);
+  return new Response(linger === undefined ? text : endAfter(text, linger), { status, headers });
+}
+
+/** `text` at once, the end of the stream after `linger`. */
+function endAfter(text: string, linger: Promise<void>): ReadableStream<Uint8Array> {
+  let open = true;
+  return new ReadableStream({
+    async start(controller) {
+      controller.enqueue(new TextEncoder().encode(text));
+      await linger;
+      if (open) controller.close();
+    },
+    cancel() {
+      open = false;
+    },
+  });
 }

@@ -19,8 +19,8 @@ import { clientHeaders, upstreamHeaders } from './proxy/headers.ts';
 import { checkDeclaredLength, checkProfile, matchRule } from './proxy/match.ts';
 import { carriesSecret, createScanner } from './proxy/reflection.ts';
 import { isSmallBody } from './proxy/request-body.ts';
-import { passBody } from './proxy/response-body.ts';
-import { METHODS, type Rule } from './proxy/rules.ts';
+import { type BodySource, passBody } from './proxy/response-body.ts';
+import { keepsEncodedSlash, METHODS, type Rule } from './proxy/rules.ts';
 import { parseTarget, splitProvider, type Target } from './proxy/target.ts';
 import type { Watch, Watchdog } from './proxy/watch.ts';
 
@@ -44,6 +44,8 @@ export interface PipelineOptions {
   readonly watchdog: Watchdog;
   /** Path and query of a request as the runtime hands them over. */
   readonly targetOf: (request: Request) => string | undefined;
+  /** A response body that the runtime streams; see runtime/. */
+  readonly bodyStream: (source: BodySource) => ReadableStream<Uint8Array<ArrayBuffer>>;
   /** True from the moment the process was told to stop. */
   readonly isStopping: () => boolean;
   /** True when answers should close their connection, to give descriptors back. */
@@ -54,7 +56,7 @@ export interface Pipeline {
   readonly admit: (exchange: Exchange, client: Client) => Promise<Admitted>;
   readonly proxy: (exchange: Exchange, admitted: Admitted) => Promise<Response>;
   /** The one mapper from a thrown value to an answer; ends the exchange. */
-  readonly refuse: (exchange: Exchange, thrown: unknown) => Promise<Response>;
+  readonly refuse: (exchange: Exchange, thrown: unknown) => Response;
 }
 
 export function createPipeline(options: PipelineOptions): Pipeline {
@@ -100,7 +102,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     for (const { placement, secret } of credentials.injections) inject(upstreamRequest, placement, secret);
 
     exchange.forwarded = true;
-    watch.enter(body instanceof ReadableStream ? 'upload_client' : 'head');
+    watch.upload(body instanceof ReadableStream ? 'client' : 'sent');
     const response = await forward({
       method,
       origin: provider.config.origin,
@@ -127,14 +129,12 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     }
   }
 
-  /** `%2F` is a 400 unless the provider has a rule that keeps it; the rule itself decides later. */
+  /** `%2F` is a 400 unless a rule of this provider keeps it for this very path; the rule decides the rest later. */
   function checkEncodedSlash(target: Target, listener: ListenerConfig): void {
     if (!target.hasEncodedSlash) return;
-    const { provider } = splitProvider(target.path, listener.mount);
-    const rules = listener.providers.includes(provider)
-      ? providers.get(provider)?.config.rules.rules
-      : undefined;
-    if (!rules?.some((rule) => rule.options.allowEncodedSlash))
+    const { provider, path } = splitProvider(target.path, listener.mount);
+    const rules = listener.providers.includes(provider) ? providers.get(provider)?.config.rules : undefined;
+    if (rules === undefined || !keepsEncodedSlash(rules, path))
       throw new ProxyError('bad_target', 'encoded slash');
   }
 
@@ -146,17 +146,14 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     return { provider, path };
   }
 
-  async function refuse(exchange: Exchange, thrown: unknown): Promise<Response> {
+  function refuse(exchange: Exchange, thrown: unknown): Response {
     const error = toProxyError(thrown);
     // Whatever was asked of the upstream is not wanted any more.
     exchange.abort.abort(error);
-    if (exchange.request.signal.aborted) {
-      exchange.end({ kind: 'client_closed' });
-    } else {
-      exchange.end({ kind: 'failed', error });
-      await exchange.body.drain();
-    }
-    return errorResponse(error, exchange.id);
+    exchange.end(exchange.request.signal.aborted ? { kind: 'client_closed' } : { kind: 'failed', error });
+    // A client that is too slow would only drip on.
+    const linger = error.code === 'request_timeout' ? undefined : exchange.body.drain();
+    return errorResponse(error, exchange.id, linger);
   }
 
   /** Passes the upstream's answer on; from here on a failure can only cut the connection. */
@@ -200,7 +197,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       translate: (error) => translateUpstreamError(error, exchange.abort.signal),
     });
     exchange.sentStatus = status;
-    return new Response(body, { status, headers });
+    return new Response(body instanceof Uint8Array ? body : options.bodyStream(body), { status, headers });
   }
 
   return { admit, proxy, refuse };
@@ -226,7 +223,7 @@ async function readBody(exchange: Exchange, framing: Framing, limit: number, wat
   const { body, method, abort } = exchange;
   if (!framing.hasBody) return undefined;
   if (isSmallBody(method, framing.declaredLength)) {
-    watch.enter('small_body');
+    watch.upload('small_body');
     return body.readWhole(abort.signal);
   }
   if (framing.declaredLength !== undefined) headers.set('content-length', String(framing.declaredLength));

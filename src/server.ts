@@ -59,6 +59,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     concurrency,
     watchdog,
     targetOf: runtime.targetOf,
+    bodyStream: runtime.bodyStream,
     isStopping,
     isUnderPressure: gauge.isAboveHalf,
   });

@@ -1,6 +1,7 @@
 /** Compiles `[providers.NAME]`: preset and table laid over each other, checked, rules compiled. */
 import type { Placement } from '../credentials/credential.ts';
-import { compileRules, type EndpointEntry, RuleError, type RuleSet } from '../proxy/rules.ts';
+import { compileRules, RuleError } from '../proxy/compile-rules.ts';
+import type { EndpointEntry, RuleSet } from '../proxy/rules.ts';
 import { parseBaseUrl, refuseUpstream } from './base-url.ts';
 import { compileCredentials } from './credentials.ts';
 import type { Limits, ProviderConfig } from './effective.ts';

@@ -1,6 +1,8 @@
 /** What works but is probably not meant. `check --strict` makes errors of these. */
+
+import { findCoveredRules } from '../proxy/compile-rules.ts';
 import { type NetworkProfile, permitsHost } from '../proxy/network-profile.ts';
-import { findCoveredRules, METHODS } from '../proxy/rules.ts';
+import { METHODS } from '../proxy/rules.ts';
 import type { ListenerConfig, ProviderConfig } from './effective.ts';
 import { at, type Place, type Report } from './place.ts';
 

@@ -61,11 +61,11 @@ export function translateUpstreamError(error: unknown, signal: AbortSignal): Pro
   const { code, message } = error as { code?: unknown; message?: unknown };
   const kind = typeof code === 'string' && /^[A-Za-z0-9_]{1,64}$/.test(code) ? code : 'no code';
   // Deno's errors carry no code; its text is looked at, and not kept.
-  const text = `${kind} ${typeof message === 'string' ? message : ''}`;
-  if (/CERT|TLS|SSL|SELF_SIGNED|SIGNATURE|ISSUER|certificate/i.test(text))
+  const text = typeof code === 'string' ? code : String(message);
+  if (/CERT|TLS|SSL|SELF_SIGNED|SIGNATURE|ISSUER|EPROTO|certificate/i.test(text))
     return new ProxyError('upstream_tls', kind);
   if (
-    /Malformed|InvalidHTTP|Invalid_?Chunk|HTTPHeaders|Upgrade|TooMany|parse|header|http message|protocol/i.test(
+    /\b(?:Malformed|Invalid|Unexpected|TooMany|Unrequested)|HTTPHeaders|Upgrade|parse|header|http message|protocol/i.test(
       text,
     )
   ) {
@@ -102,7 +102,11 @@ export function checkResponseHead(
     throw new ProxyError('upstream_invalid', 'content encoding that was not asked for');
   }
   const hasBody = method !== 'HEAD' && !NO_BODY_STATUS.has(status);
-  const chunked = headers.has('transfer-encoding');
+  const coding = headers.get('transfer-encoding');
+  // The runtime undoes "chunked" and passes every other transfer coding on as if it were the body.
+  if (coding !== null && coding.toLowerCase() !== 'chunked')
+    throw new ProxyError('upstream_invalid', 'transfer coding other than chunked');
+  const chunked = coding !== null;
   const declaredLength = chunked ? undefined : parseDeclaredLength(headers.get('content-length'));
   // RFC 9112 6.3: without either, the body ends where the connection does, and a cut looks complete.
   if (hasBody && !chunked && declaredLength === undefined && !rule.allowUnframedResponse) {

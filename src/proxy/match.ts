@@ -44,7 +44,7 @@ export function matchRule(
     hasEncodedSlash: input.hasEncodedSlash,
   });
   if (decision.result === 'allow') return { rule: decision.rule, query };
-  if (input.hasEncodedSlash) throw new ProxyError('bad_target', 'encoded slash');
+  if (decision.reason === 'encoded_slash') throw new ProxyError('bad_target', 'encoded slash');
   throw new ProxyError('endpoint_not_allowed', decision.reason);
 }
 

@@ -123,3 +123,26 @@ function coversSegment(outer: PatternSegment, inner: PatternSegment): boolean {
   }
   return inner.kind === 'literal' && inner.text === outer.text;
 }
+
+/** Is there a path that both patterns match? Exact for this pattern language. */
+export function patternsIntersect(a: Pattern, b: Pattern): boolean {
+  const longer = a.segments.length >= b.segments.length ? a : b;
+  const shorter = longer === a ? b : a;
+  if (longer.segments.length === shorter.segments.length) {
+    if (longer.open !== shorter.open) return false;
+  } else if (!shorter.open) return false;
+  if (longer.open && !shorter.open) return false;
+  return longer.segments.every((segment, i) => {
+    const other = shorter.segments[i];
+    if (other === undefined) return segment.kind !== 'literal' || segment.text !== '';
+    if (segment.kind === 'any') return other.kind !== 'literal' || other.text !== '';
+    if (other.kind === 'any') return segment.kind !== 'literal' || segment.text !== '';
+    if (segment.kind === 'suffix' && other.kind === 'suffix') {
+      return segment.suffix.endsWith(other.suffix) || other.suffix.endsWith(segment.suffix);
+    }
+    if (segment.kind === 'literal' && other.kind === 'literal') return segment.text === other.text;
+    const literal = segment.kind === 'literal' ? segment.text : (other as { text: string }).text;
+    const suffix = segment.kind === 'suffix' ? segment.suffix : (other as { suffix: string }).suffix;
+    return literal.length > suffix.length && literal.endsWith(suffix);
+  });
+}

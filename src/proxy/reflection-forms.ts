@@ -49,6 +49,9 @@ function formsOf(entry: SecretForms): Form[] {
   // The scanner leaves a doubled backslash alone, so that it cannot hide the escape that follows it.
   if (value.includes('\\'))
     forms.push({ text: value.replaceAll('\\', '\\\\'), publicLength: entry.publicPrefixLength });
+  // A header name reaches us in lower case.
+  const lower = value.toLowerCase();
+  if (lower !== value) forms.push({ text: lower, publicLength: entry.publicPrefixLength });
   for (const hex of [toHex(bytes), toHex(bytes).toUpperCase()]) {
     forms.push({ text: hex, publicLength: entry.publicPrefixLength * 2 });
   }

@@ -9,9 +9,10 @@ import type { Watch } from './watch.ts';
  */
 export const SMALL_BODY_BYTES = 64 * 1024;
 
-/** How long, and how much of, an unread body is drained before a refusal is answered. */
+/** How much of a refused request's body is still read and dropped, for how long, and how long without a byte. */
 const DRAIN_BYTES = 64 * 1024 * 1024;
 const DRAIN_MS = 5_000;
+const DRAIN_IDLE_MS = 500;
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
@@ -25,8 +26,8 @@ export interface RequestBody {
    * upstream sees an abort and never a complete message; `fail` is told.
    */
   readonly stream: (limit: number, watch: Watch, fail: (error: ProxyError) => void) => ReadableStream<Bytes>;
-  /** Reads and drops what is left, within bounds. */
-  readonly drain: () => Promise<void>;
+  /** Reads and drops what is left, within bounds; undefined if nothing is left to read. */
+  readonly drain: () => Promise<void> | undefined;
 }
 
 /** Should this body be read whole first? */
@@ -66,10 +67,10 @@ export function createRequestBody(request: Request): RequestBody {
     const source = openReader();
     reader = source;
     async function pull(controller: ReadableStreamDefaultController<Bytes>): Promise<void> {
-      watch.enter('upload_client');
+      watch.upload('client');
       const step = await source?.read();
       if (step === undefined || step.done) {
-        watch.enter('head');
+        watch.upload('sent');
         controller.close();
         return;
       }
@@ -81,38 +82,43 @@ export function createRequestBody(request: Request): RequestBody {
         controller.error(error);
         return;
       }
-      watch.enter('upload_upstream');
+      watch.upload('upstream');
       controller.enqueue(step.value);
     }
     // An upstream that refuses the body cancels this stream; what is left is for drain().
     return new ReadableStream<Bytes>({ pull }, { highWaterMark: 0 });
   }
 
-  /**
-   * A client that writes its whole body before it reads would meet a broken pipe and never see the
-   * refusal (nginx calls the remedy lingering close; seen here with a 5 MB upload to a refused path).
-   */
-  async function drain(): Promise<void> {
+  function drain(): Promise<void> | undefined {
+    if (request.bodyUsed && reader === undefined) return undefined;
     reader?.releaseLock();
     const rest = openReader();
-    if (rest === undefined) return;
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const expired = new Promise<undefined>((resolve) => {
-      timer = setTimeout(resolve, DRAIN_MS, undefined);
-    });
-    try {
-      for (let drained = 0; drained < DRAIN_BYTES; ) {
-        const step = await Promise.race([rest.read(), expired]);
-        if (step === undefined || step.done) break;
-        drained += step.value.byteLength;
-      }
-    } catch {
-      // The client left; there is nobody to answer.
-    } finally {
-      clearTimeout(timer);
-      rest.cancel().catch(() => {});
-    }
+    return rest === undefined ? undefined : drop(rest);
   }
 
   return { bytes: () => count, readWhole, stream, drain };
+}
+
+async function drop(rest: ReadableStreamDefaultReader<Bytes>): Promise<void> {
+  const until = performance.now() + DRAIN_MS;
+  try {
+    for (let dropped = 0; dropped < DRAIN_BYTES && performance.now() < until; ) {
+      const step = await withinIdle(rest.read());
+      if (step === undefined || step.done) break;
+      dropped += step.value.byteLength;
+    }
+  } catch {
+    // The client left; there is nobody to wait for.
+  } finally {
+    rest.cancel().catch(() => {});
+  }
+}
+
+/** `step`, or undefined when it takes too long. */
+function withinIdle<T>(step: Promise<T>): Promise<T | undefined> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const idle = new Promise<undefined>((resolve) => {
+    timer = setTimeout(resolve, DRAIN_IDLE_MS, undefined);
+  });
+  return Promise.race([step, idle]).finally(() => clearTimeout(timer));
 }

@@ -3,6 +3,9 @@ import { ProxyError } from '../errors.ts';
 import type { ReflectionScanner } from './reflection.ts';
 import type { Watch } from './watch.ts';
 
+type Bytes = Uint8Array<ArrayBuffer>;
+type Step = Awaited<ReturnType<ReadableStreamDefaultReader<Bytes>['read']>>;
+
 /**
  * Of an answer with at most this declared length, the first piece is awaited before the head goes on; where
  * it is the whole body, the answer is sent in one piece, which keeps its Content-Length (Bun sends streamed
@@ -11,7 +14,7 @@ import type { Watch } from './watch.ts';
 const WHOLE_BODY_BYTES = 64 * 1024;
 
 export interface ResponseBodyOptions {
-  readonly source: ReadableStream<Uint8Array<ArrayBuffer>>;
+  readonly source: ReadableStream<Bytes>;
   readonly declaredLength: number | undefined;
   /** Most bytes that are passed on. */
   readonly limit: number;
@@ -21,128 +24,122 @@ export interface ResponseBodyOptions {
   readonly onBytes: (bytes: number) => void;
   /** Called once: undefined after the last byte, an error when the body was cut. */
   readonly onEnd: (error: ProxyError | undefined) => void;
-  /** Aborted when the exchange is given up; also reaches a client that has stopped reading. */
-  readonly signal: AbortSignal;
-  /** The client stopped reading. */
+  /** The client stopped reading for good. */
   readonly onCancel: () => void;
+  /** Aborted when the exchange is given up; must also reach a client that has stopped reading. */
+  readonly signal: AbortSignal;
   /** An error of the upstream's body as a ProxyError. */
   readonly translate: (error: unknown) => ProxyError;
 }
 
-export type ResponseBody = Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array<ArrayBuffer>>;
+/** A body in pieces, pulled by the runtime as fast as the client takes them. */
+export interface BodySource {
+  /** The next piece, undefined after the last. A rejection must cut the client's connection, never end it. */
+  readonly next: () => Promise<Bytes | undefined>;
+  /** The client stopped reading for good. */
+  readonly cancel: () => void;
+  /** When it aborts, the connection must be cut, also while the client does not read. */
+  readonly signal: AbortSignal;
+}
 
 /**
- * Passes a body on. Resolves to bytes when the whole of a small declared body is already there, otherwise
- * to a stream. Whatever cuts the body (limit, credential, upstream fault) makes the stream fail, so that
- * the client's connection breaks off: a cut never looks like an end.
+ * Passes a body on: whole when it is small and already there, else piece by piece. Whatever cuts the body
+ * (limit, credential, upstream fault, time) breaks the client's connection off: a cut never looks like an end.
+ * @throws ProxyError while the head can still say what is wrong
  */
-export async function passBody(options: ResponseBodyOptions): Promise<ResponseBody> {
+export async function passBody(options: ResponseBodyOptions): Promise<Bytes | BodySource> {
   const { declaredLength, watch } = options;
   const reader = options.source.getReader();
-  watch.enter('download_upstream');
+  watch.download('upstream');
   if (declaredLength === undefined || declaredLength > WHOLE_BODY_BYTES || declaredLength === 0) {
-    return streamBody(options, reader, undefined);
+    return createSource(options, reader, undefined);
   }
   const first = await reader.read().catch((error) => {
     throw options.translate(error);
   });
-  if (first.done || first.value.byteLength !== declaredLength) return streamBody(options, reader, first);
+  if (first.done || first.value.byteLength !== declaredLength) return createSource(options, reader, first);
   return wholeBody(options, reader, first.value);
 }
 
-/** @throws ProxyError credential_reflected or response_too_large, while the head can still say so. */
 function wholeBody(
   options: ResponseBodyOptions,
-  reader: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>,
-  body: Uint8Array<ArrayBuffer>,
-): Uint8Array<ArrayBuffer> {
-  const error =
-    options.scanner?.push(body).reflected === true
-      ? new ProxyError('credential_reflected', 'in the response body')
-      : body.byteLength > options.limit
-        ? new ProxyError('response_too_large', 'body over max_response_body')
-        : undefined;
+  reader: ReadableStreamDefaultReader<Bytes>,
+  body: Bytes,
+): Bytes {
+  if (body.byteLength > options.limit)
+    throw new ProxyError('response_too_large', 'body over max_response_body');
+  if (options.scanner?.push(body).reflected)
+    throw new ProxyError('credential_reflected', 'in the response body');
   // The declared length has arrived, so this read meets the end of the message and frees the connection.
   reader.read().catch(ignore);
-  if (error) throw error;
   options.onBytes(body.byteLength);
   options.onEnd(undefined);
   return body;
 }
 
-function streamBody(
+function createSource(
   options: ResponseBodyOptions,
-  reader: ReadableStreamDefaultReader<Uint8Array<ArrayBuffer>>,
-  first: Awaited<ReturnType<typeof reader.read>> | undefined,
-): ReadableStream<Uint8Array<ArrayBuffer>> {
-  const { scanner, watch, limit } = options;
+  reader: ReadableStreamDefaultReader<Bytes>,
+  first: Step | undefined,
+): BodySource {
+  const { scanner, watch, limit, signal } = options;
   let pending = first;
   let received = 0;
+  signal.addEventListener('abort', () => cut(options.translate(signal.reason)), { once: true });
 
-  function cut(
-    controller: ReadableStreamDefaultController<Uint8Array<ArrayBuffer>>,
-    error: ProxyError,
-  ): void {
+  function cut(error: ProxyError): ProxyError {
     options.onEnd(error);
-    controller.error(error);
     reader.cancel(error).catch(ignore);
+    return error;
   }
 
-  async function pull(controller: ReadableStreamDefaultController<Uint8Array<ArrayBuffer>>): Promise<void> {
+  async function read(): Promise<Step> {
+    watch.download('upstream');
     try {
-      // One pull hands on at least one byte, the end or an error: a piece may be held back whole.
-      for (;;) {
-        watch.enter('download_upstream');
-        const step = pending ?? (await reader.read());
-        pending = undefined;
-        if (step.done) {
-          finish(controller);
-          return;
-        }
-        received += step.value.byteLength;
-        if (received > limit)
-          return cut(controller, new ProxyError('response_too_large', 'body grew over max_response_body'));
-        const result = scanner?.push(step.value);
-        if (result?.reflected)
-          return cut(controller, new ProxyError('credential_reflected', 'in the response body'));
-        const clean = (result?.clean ?? step.value) as Uint8Array<ArrayBuffer>;
-        if (clean.byteLength === 0) continue;
-        options.onBytes(clean.byteLength);
-        watch.enter('download_client');
-        controller.enqueue(clean);
-        return;
-      }
+      return pending ?? (await reader.read());
     } catch (error) {
-      cut(controller, options.translate(error));
+      throw cut(options.translate(error));
+    } finally {
+      pending = undefined;
     }
   }
 
-  function finish(controller: ReadableStreamDefaultController<Uint8Array<ArrayBuffer>>): void {
-    const rest = scanner?.end() as Uint8Array<ArrayBuffer> | undefined;
-    if (rest !== undefined && rest.byteLength > 0) {
-      options.onBytes(rest.byteLength);
-      controller.enqueue(rest);
-    }
-    options.onEnd(undefined);
-    controller.close();
+  /** The clean part of a piece; may be empty when all of it is held back. */
+  function screen(piece: Bytes): Bytes {
+    received += piece.byteLength;
+    if (received > limit) throw cut(new ProxyError('response_too_large', 'body grew over max_response_body'));
+    const result = scanner?.push(piece);
+    if (result?.reflected) throw cut(new ProxyError('credential_reflected', 'in the response body'));
+    return (result?.clean ?? piece) as Bytes;
   }
 
-  return new ReadableStream<Uint8Array<ArrayBuffer>>(
-    {
-      start(controller) {
-        const giveUp = () => cut(controller, options.translate(options.signal.reason));
-        if (options.signal.aborted) giveUp();
-        else options.signal.addEventListener('abort', giveUp, { once: true });
-      },
-      pull,
-      cancel(reason) {
-        options.onCancel();
-        return reader.cancel(reason);
-      },
-    },
-    { highWaterMark: 0 },
-  );
+  async function next(): Promise<Bytes | undefined> {
+    for (;;) {
+      const step = await read();
+      const clean = step.done ? ((scanner?.end() ?? EMPTY) as Bytes) : screen(step.value);
+      if (clean.byteLength > 0) {
+        // What was held back and turned out to be clean goes out before the end.
+        if (step.done) pending = step;
+        options.onBytes(clean.byteLength);
+        watch.download('client');
+        return clean;
+      }
+      if (step.done) {
+        options.onEnd(undefined);
+        return undefined;
+      }
+    }
+  }
+
+  function cancel(): void {
+    options.onCancel();
+    reader.cancel().catch(ignore);
+  }
+
+  return { next, cancel, signal };
 }
+
+const EMPTY: Bytes = new Uint8Array(0);
 
 /** For promises whose failure another path already reports. */
 function ignore(): void {}

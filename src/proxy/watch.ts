@@ -22,24 +22,29 @@ export interface WatchLimits {
   readonly minBodyRate: number;
 }
 
-/** What an exchange is doing, which decides the limit that applies. */
-type Phase =
+/** What the request body is doing. */
+type Upload =
   /** A small body is being read whole from the client. */
   | 'small_body'
-  /** A body streams up: waiting for the client's next chunk. */
-  | 'upload_client'
-  /** A body streams up: waiting for the upstream to take the last chunk. */
-  | 'upload_upstream'
-  /** The request is sent; waiting for the response head. */
-  | 'head'
-  /** A body streams down: waiting for the upstream's next chunk. */
-  | 'download_upstream'
-  /** A body streams down: waiting for the client to take the last chunk. */
-  | 'download_client';
+  /** It streams: waiting for the client's next chunk. */
+  | 'client'
+  /** It streams: waiting for the upstream to take the last chunk. */
+  | 'upstream'
+  /** The request is sent; without a response head yet, the first byte is awaited. */
+  | 'sent';
+
+/** What the response body is doing, once its head has come. */
+type Download =
+  /** Waiting for the upstream's next chunk. */
+  | 'upstream'
+  /** Waiting for the client to take the last chunk. */
+  | 'client';
 
 export interface Watch {
-  /** Enters a phase; the phase's clock starts anew. */
-  readonly enter: (phase: Phase) => void;
+  /** The request body enters a state; its clock starts anew. */
+  readonly upload: (state: Upload) => void;
+  /** The response body enters a state; its clock starts anew. */
+  readonly download: (state: Download) => void;
   /** Counts upload bytes for the minimum rate. */
   readonly uploaded: (bytes: number) => void;
   readonly stop: () => void;
@@ -55,9 +60,12 @@ interface Watched {
   readonly limits: WatchLimits;
   readonly startedAt: number;
   readonly onExpire: (error: ProxyError) => void;
-  phase: Phase;
-  since: number;
-  /** Time spent waiting for the client's upload in earlier phases, ms. */
+  upload: Upload;
+  uploadSince: number;
+  /** Undefined until the response head has come. */
+  download: Download | undefined;
+  downloadSince: number;
+  /** Time spent waiting for the client's upload in earlier states, ms. */
   clientMs: number;
   uploadedBytes: number;
 }
@@ -89,19 +97,25 @@ export function createWatchdog(now: () => number): Watchdog {
       limits,
       startedAt: at,
       onExpire,
-      phase: 'head',
-      since: at,
+      upload: 'sent',
+      uploadSince: at,
+      download: undefined,
+      downloadSince: at,
       clientMs: 0,
       uploadedBytes: 0,
     };
     watched.add(entry);
     timer ??= setInterval(tick, TICK_MS);
     return {
-      enter(phase) {
+      upload(state) {
         const time = now();
-        if (entry.phase === 'upload_client') entry.clientMs += time - entry.since;
-        entry.phase = phase;
-        entry.since = time;
+        if (entry.upload === 'client') entry.clientMs += time - entry.uploadSince;
+        entry.upload = state;
+        entry.uploadSince = time;
+      },
+      download(state) {
+        entry.download = state;
+        entry.downloadSince = now();
       },
       uploaded(bytes) {
         entry.uploadedBytes += bytes;
@@ -116,25 +130,44 @@ export function createWatchdog(now: () => number): Watchdog {
 }
 
 function findExpired(entry: Watched, at: number): ProxyError | undefined {
-  const { limits, phase } = entry;
-  const waited = at - entry.since;
-  const fromClient = phase === 'small_body' || phase === 'upload_client' || phase === 'download_client';
-  if (at - entry.startedAt >= limits.totalTimeoutMs) return timeout(fromClient, 'total_timeout');
-  switch (phase) {
+  const { limits } = entry;
+  const byClient =
+    entry.download === undefined
+      ? entry.upload === 'small_body' || entry.upload === 'client'
+      : entry.download === 'client';
+  if (at - entry.startedAt >= limits.totalTimeoutMs) return timeout(byClient, 'total_timeout');
+  return findSlowUpload(entry, at) ?? findSlowDownload(entry, at);
+}
+
+function findSlowUpload(entry: Watched, at: number): ProxyError | undefined {
+  const { limits, upload } = entry;
+  const waited = at - entry.uploadSince;
+  switch (upload) {
     case 'small_body':
       return waited >= limits.requestBodyTimeoutMs ? timeout(true, 'request_body_timeout') : undefined;
-    case 'head':
-      return waited >= limits.firstByteTimeoutMs ? timeout(false, 'first_byte_timeout') : undefined;
-    case 'upload_client': {
+    case 'client': {
       if (waited >= limits.idleTimeoutMs) return timeout(true, 'idle_timeout');
       const clientMs = entry.clientMs + waited;
       if (clientMs < RATE_GRACE_MS) return undefined;
-      const tooSlow = entry.uploadedBytes * 1000 < limits.minBodyRate * clientMs;
-      return tooSlow ? timeout(true, 'min_body_rate') : undefined;
+      return entry.uploadedBytes * 1000 < limits.minBodyRate * clientMs
+        ? timeout(true, 'min_body_rate')
+        : undefined;
     }
-    default:
-      return waited >= limits.idleTimeoutMs ? timeout(fromClient, 'idle_timeout') : undefined;
+    case 'upstream':
+      return waited >= limits.idleTimeoutMs ? timeout(false, 'idle_timeout') : undefined;
+    case 'sent':
+      if (entry.download !== undefined) return undefined;
+      return waited >= limits.firstByteTimeoutMs ? timeout(false, 'first_byte_timeout') : undefined;
   }
+}
+
+function findSlowDownload(entry: Watched, at: number): ProxyError | undefined {
+  if (entry.download === undefined) return undefined;
+  // While the upload still moves, an answer that has begun may be quiet.
+  const since =
+    entry.upload === 'sent' ? entry.downloadSince : Math.max(entry.downloadSince, entry.uploadSince);
+  if (at - since < entry.limits.idleTimeoutMs) return undefined;
+  return timeout(entry.download === 'client', 'idle_timeout');
 }
 
 function timeout(causedByClient: boolean, limit: string): ProxyError {

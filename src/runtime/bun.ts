@@ -1,5 +1,6 @@
 /** Bun: `Bun.serve` and Bun's own fetch options. The only file that names Bun. */
 import { ProxyError } from '../errors.ts';
+import type { BodySource } from '../proxy/response-body.ts';
 import type { Runtime, ServeOptions, Server, UpstreamRoute } from './runtime.ts';
 
 /** What the types of this Bun version do not say: the address of a unix listener, and the sweep. */
@@ -46,6 +47,53 @@ function targetOf(request: Request): string | undefined {
   return slash === -1 ? undefined : url.slice(slash);
 }
 
+/** The part of Bun's sink for direct streams that is used here; its own types leave `write`'s promise out. */
+interface DirectSink {
+  /** A promise while the socket takes no more. */
+  write(chunk: Uint8Array): number | Promise<number>;
+  flush(): unknown;
+  close(error?: Error): void;
+}
+
+/**
+ * A direct stream, because it is the only kind whose failure closes a socket that its client does not
+ * read: `controller.error()` of a standard stream leaves the connection open for ever (measured).
+ */
+function bodyStream(source: BodySource): ReadableStream<Uint8Array<ArrayBuffer>> {
+  let open = true;
+  async function pull(sink: DirectSink): Promise<void> {
+    const cut = () => {
+      if (open) sink.close(new Error('cut'));
+      open = false;
+    };
+    source.signal.addEventListener('abort', cut, { once: true });
+    try {
+      for (;;) {
+        const piece = source.signal.aborted ? cut() : await source.next();
+        if (!open) return;
+        if (piece === undefined) break;
+        const written = sink.write(piece);
+        sink.flush();
+        if (written instanceof Promise) await written;
+        if (!open) return;
+      }
+      open = false;
+      sink.close();
+    } catch {
+      cut();
+    } finally {
+      source.signal.removeEventListener('abort', cut);
+    }
+  }
+  function cancel(): void {
+    open = false;
+    source.cancel();
+  }
+  return new ReadableStream({ type: 'direct', pull, cancel } as unknown as UnderlyingDefaultSource<
+    Uint8Array<ArrayBuffer>
+  >);
+}
+
 function upstreamOptions(route: UpstreamRoute): Record<string, unknown> {
   const options: Record<string, unknown> = {
     decompress: false,
@@ -73,6 +121,7 @@ export const bunRuntime: Runtime = {
   },
   serve,
   targetOf,
+  bodyStream,
   upstreamOptions,
   refusals: () => [],
 };

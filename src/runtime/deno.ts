@@ -1,4 +1,5 @@
 /** Deno: `Deno.serve` and Deno's HTTP clients. The only file that names Deno; its own types are declared here. */
+import type { BodySource } from '../proxy/response-body.ts';
 import type { Runtime, RuntimeFeatures, ServeOptions, Server, UpstreamRoute } from './runtime.ts';
 
 interface DenoServer {
@@ -53,6 +54,23 @@ function targetOf(request: Request): string | undefined {
   return undefined;
 }
 
+function bodyStream(source: BodySource): ReadableStream<Uint8Array<ArrayBuffer>> {
+  return new ReadableStream(
+    {
+      start(controller) {
+        source.signal.addEventListener('abort', () => controller.error(new Error('cut')), { once: true });
+      },
+      async pull(controller) {
+        const piece = await source.next();
+        if (piece === undefined) controller.close();
+        else controller.enqueue(piece);
+      },
+      cancel: source.cancel,
+    },
+    { highWaterMark: 0 },
+  );
+}
+
 function upstreamOptions(route: UpstreamRoute): Record<string, unknown> {
   const options: Record<string, unknown> = { http1: true, http2: false, allowHost: true };
   if (route.ca !== undefined) options['caCerts'] = [route.ca];
@@ -80,6 +98,7 @@ export const denoRuntime: Runtime = {
   },
   serve,
   targetOf,
+  bodyStream,
   upstreamOptions,
   refusals,
 };

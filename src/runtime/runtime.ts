@@ -1,5 +1,6 @@
 /** The thin door to the runtime: what isoproxy needs of Bun or Deno beyond the web standards and `node:` modules. */
 import type { UpstreamOptions } from '../proxy/forward.ts';
+import type { BodySource } from '../proxy/response-body.ts';
 
 /** Where a server listens: a unix socket path, or a literal loopback address. */
 export type ServeAddress =
@@ -39,6 +40,8 @@ export interface Runtime {
   readonly serve: (options: ServeOptions) => Server;
   /** Path and query of a request as the runtime hands them over; undefined if its url is not usable. */
   readonly targetOf: (request: Request) => string | undefined;
+  /** A response body that this runtime's server streams from `source`, and can cut while the client does not read. */
+  readonly bodyStream: (source: BodySource) => ReadableStream<Uint8Array<ArrayBuffer>>;
   /** Options that fetch needs so that nothing but the configuration decides how an upstream is reached. */
   readonly upstreamOptions: (route: UpstreamRoute) => UpstreamOptions;
   /** What of the configuration this runtime cannot keep: sentences, each a reason to refuse to start. */

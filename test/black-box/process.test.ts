@@ -1,7 +1,7 @@
 // The process around the requests: start, signals, drain, records, secrets that change, own routes.
 
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test';
-import { existsSync, renameSync } from 'node:fs';
+import { closeSync, constants, existsSync, openSync, readSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { assertClean, makeCanary } from '../support/canary.ts';
 import { until } from '../support/deadline.ts';
@@ -16,12 +16,12 @@ import {
   startIsoproxy,
   startSimple,
 } from '../support/isoproxy.ts';
+import { spawn } from '../support/process.ts';
 import { connect, formatRequest, request } from '../support/raw-client.ts';
 import { type Recorder, type RecorderConnection, startRecorder } from '../support/recorder.ts';
 
 setDefaultTimeout(20_000);
 
-const isDeno = process.env['ISOPROXY_RUNTIME'] === 'deno';
 const canary = makeCanary();
 let up: Recorder;
 beforeAll(async () => {
@@ -58,6 +58,12 @@ async function openStream(proxy: Isoproxy) {
 const stopping = (proxy: Isoproxy) =>
   until('the stop to begin', () => proxy.lines().some((line) => line['event'] === 'stopping'));
 
+const canConnect = async (socket: string): Promise<boolean> => {
+  const client = await connect(socket).catch(() => undefined);
+  client?.close();
+  return client !== undefined;
+};
+
 describe('stopping', () => {
   test('SIGTERM lets streams finish, refuses new connections, removes the socket and exits 0', async () => {
     await using proxy = await start();
@@ -66,12 +72,16 @@ describe('stopping', () => {
     await stopping(proxy);
     await stream.event('second');
     await stream.client.waitFor('data: second');
-    await until('the socket to refuse', () => connect(proxy.socket()).then((client) => (client.close(), false)).catch(() => true));
+    await until('the socket to refuse', () => canConnect(proxy.socket()).then((can) => !can));
     expect(proxy.child.code).toBeUndefined();
     await stream.event('third');
     await stream.finish();
     const answer = await stream.client.response();
-    expect([answer.status, answer.complete, answer.text()]).toEqual([200, true, 'data: first\n\ndata: second\n\ndata: third\n\n']);
+    expect([answer.status, answer.complete, answer.text()]).toEqual([
+      200,
+      true,
+      'data: first\n\ndata: second\n\ndata: third\n\n',
+    ]);
     expect(await proxy.stop('SIGTERM', 2000)).toBe(0);
     expect(existsSync(proxy.socket())).toBe(false);
     expect(proxy.records().at(-1)).toMatchObject({ status: 200, reason: '' });
@@ -94,7 +104,8 @@ describe('stopping', () => {
     up.requests.length = 0;
     await kept.send(formatRequest({ method: 'POST', target: '/api/v1/messages', body: '{}' }));
     const answer = await kept.response();
-    if (answer.status !== 0) expect([answer.status, answer.header('x-isoproxy-error')]).toEqual([503, 'shutting_down']);
+    if (answer.status !== 0)
+      expect([answer.status, answer.header('x-isoproxy-error')]).toEqual([503, 'shutting_down']);
     expect(up.requests.length).toBe(0);
     await stream.finish();
     expect((await stream.client.response()).complete).toBe(true);
@@ -201,7 +212,9 @@ describe('start', () => {
     const started = performance.now();
     await using proxy = await start();
     const took = performance.now() - started;
-    console.log(`cold start to accepting: ${took.toFixed(0)} ms, resident ${(proxy.rss() / 2 ** 20).toFixed(0)} MiB`);
+    console.log(
+      `cold start to accepting: ${took.toFixed(0)} ms, resident ${(proxy.rss() / 2 ** 20).toFixed(0)} MiB`,
+    );
     expect(took).toBeLessThan(2000);
   });
 
@@ -209,64 +222,79 @@ describe('start', () => {
     using workspace = createWorkspace();
     const config = simpleConfig(workspace.dir, { upstreamPort: up.port, ca: up.ca, canary });
     for (const [name, content] of Object.entries(config.files)) workspace.write(name, content);
-    const command = [...isoproxyCommand(workspace.dir), 'serve', '--config', workspace.write('proxy.toml', config.toml)];
-    const child = Bun.spawn(command, {
-      cwd: workspace.dir,
-      env: { PATH: '/usr/bin:/bin', HOME: workspace.dir },
-      stdin: 'ignore',
-      stdout: 'ignore',
-      stderr: 'pipe',
-    });
+    const serve = [
+      ...isoproxyCommand(workspace.dir),
+      'serve',
+      '--config',
+      workspace.write('proxy.toml', config.toml),
+    ];
+    // A named pipe that somebody holds open and nobody reads: 64 KiB fit in, then it blocks.
+    const pipe = workspace.path('stderr');
+    expect(Bun.spawnSync(['mkfifo', '-m', '600', pipe]).exitCode).toBe(0);
+    const reader = openSync(pipe, constants.O_RDWR | constants.O_NONBLOCK);
+    const child = spawn(['/bin/sh', '-c', `exec "$@" 2>'${pipe}'`, 'sh', ...serve], workspace.dir);
     try {
       up.reset();
       const socket = workspace.path('agent-1/isoproxy.sock');
-      await until('the socket to accept', () => connect(socket).then((client) => (client.close(), true)).catch(() => false));
-      // Nobody reads stderr: 64 KiB of pipe, then 1 MiB that waits, then lines are lost.
-      using client = await connect(socket, { keep: false });
-      const path = `/api/${'y'.repeat(500)}`;
+      await until('the socket to accept', () => canConnect(socket));
+      // 3,000 records of 800 bytes: what the pipe holds, the 1 MiB that waits, and more.
       let slowest = 0;
-      for (let i = 0; i < 2500; i++) {
+      const refused = async () => {
         const started = performance.now();
-        await client.send(formatRequest({ method: 'HEAD', target: i % 50 ? '/healthz' : '/api/v1/models/x' }));
-        const answer = await client.response({ method: 'HEAD' });
+        expect((await request(socket, { target: `/api/${'y'.repeat(600)}` })).status).toBe(403);
         slowest = Math.max(slowest, performance.now() - started);
-        if (answer.status === 0) throw new Error('closed');
-        if (/close/.test(answer.header('connection') ?? '')) break;
-      }
-      for (let i = 0; i < 2500; i += 50) {
-        await Promise.all(Array.from({ length: 50 }, () => request(socket, { target: path })));
-      }
-      const started = performance.now();
+      };
+      for (let i = 0; i < 100; i++) await Promise.all(Array.from({ length: 30 }, refused));
       const answer = await request(socket, { method: 'POST', target: '/api/v1/messages', body: '{}' });
       expect(answer.status).toBe(200);
-      expect(Math.max(slowest, performance.now() - started)).toBeLessThan(1000);
+      expect(slowest).toBeLessThan(1000);
       // Now somebody reads again.
       let text = '';
-      const reading = (async () => {
-        const decoder = new TextDecoder();
-        for await (const part of child.stderr) text += decoder.decode(part, { stream: true });
-      })();
+      const part = Buffer.alloc(1 << 16);
+      const read = () => {
+        try {
+          for (let n = readSync(reader, part); n > 0; n = readSync(reader, part))
+            text += part.toString('latin1', 0, n);
+        } catch (error) {
+          if ((error as { code?: string }).code !== 'EAGAIN') throw error;
+        }
+      };
       await until('the count of lost lines', async () => {
-        await request(socket, { target: path });
+        read();
+        await refused();
         return /"event":"log_lines_lost","count":[0-9]+/.test(text);
       });
       child.kill('SIGTERM');
-      await reading;
-      expect(await child.exited).toBe(0);
-      for (const line of text.split('\n').slice(1, -1)) JSON.parse(line);
+      await until('the end', () => {
+        read();
+        return child.code !== undefined;
+      });
+      read();
+      expect(child.code).toBe(0);
+      for (const line of text.split('\n').slice(0, -1)) JSON.parse(line);
     } finally {
       child.kill('SIGKILL');
       await child.exited;
+      closeSync(reader);
     }
   });
 });
 
 describe('records', () => {
   test('each request leaves exactly one record, with exactly these fields', async () => {
-    await using proxy = await start({ endpoints: [{ methods: ['POST'], paths: ['/v1/messages'] }, { methods: ['GET'], paths: ['/v1/models/*'] }] });
+    await using proxy = await start({
+      endpoints: [
+        { methods: ['POST'], paths: ['/v1/messages'] },
+        { methods: ['GET'], paths: ['/v1/models/*'] },
+      ],
+    });
     up.handle((_, connection) => connection.reply(201, {}, 'x'.repeat(777)));
     const before = Date.now();
-    await request(proxy.socket(), { method: 'POST', target: '/api/v1/messages?beta=true', body: 'y'.repeat(333) });
+    await request(proxy.socket(), {
+      method: 'POST',
+      target: '/api/v1/messages?beta=true',
+      body: 'y'.repeat(333),
+    });
     const record = (await proxy.recordCount(1))[0]!;
     expect(record).toEqual({
       time: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/) as never,
@@ -289,14 +317,29 @@ describe('records', () => {
     expect(Number(record['duration_ms'])).toBeGreaterThanOrEqual(Number(record['ttfb_ms']));
 
     const refusals: [Parameters<typeof request>[1], Record<string, unknown>][] = [
-      [{ target: '/api/v1/other' }, { status: 403, reason: 'endpoint_not_allowed', provider: 'api', rule: '', decision: 'deny' }],
+      [
+        { target: '/api/v1/other' },
+        { status: 403, reason: 'endpoint_not_allowed', provider: 'api', rule: '', decision: 'deny' },
+      ],
       [{ target: '/nobody/x' }, { status: 404, reason: 'unknown_provider', provider: '', decision: 'deny' }],
-      [{ target: '/api/v1//models' }, { status: 400, reason: 'bad_target', path: '/api/v1//models', decision: 'deny' }],
-      [{ method: 'TRACE', target: '/api/v1/models/x' }, { status: 405, reason: 'method_not_supported', method: 'TRACE' }],
-      [{ target: '/api/v1/models/x', headers: { Origin: 'https://x.example' } }, { status: 403, reason: 'browser_origin' }],
+      [
+        { target: '/api/v1//models' },
+        { status: 400, reason: 'bad_target', path: '/api/v1//models', decision: 'deny' },
+      ],
+      [
+        { method: 'TRACE', target: '/api/v1/models/x' },
+        { status: 405, reason: 'method_not_supported', method: 'TRACE' },
+      ],
+      [
+        { target: '/api/v1/models/x', headers: { Origin: 'https://x.example' } },
+        { status: 403, reason: 'browser_origin' },
+      ],
       [{ target: '/healthz' }, { status: 200, decision: 'own', reason: '', provider: '', path: '/healthz' }],
       [{ target: `/api/${'z'.repeat(900)}` }, { path: `/api/${'z'.repeat(507)}`, status: 403 }],
-      [{ target: '/api/v1/models/x?key=SECRETQUERY' }, { status: 201, path: '/api/v1/models/x', bytes_in: 0, bytes_out: 777 }],
+      [
+        { target: '/api/v1/models/x?key=SECRETQUERY' },
+        { status: 201, path: '/api/v1/models/x', bytes_in: 0, bytes_out: 777 },
+      ],
     ];
     for (const [i, [options, expected]] of refusals.entries()) {
       await request(proxy.socket(), options);
@@ -327,7 +370,10 @@ describe('records', () => {
     await using proxy = await start();
     const refused = await request(proxy.socket(), { target: '/nobody/x' });
     const [record] = await proxy.recordCount(1);
-    expect([refused.header('x-request-id'), refused.json().request_id]).toEqual([record!.request_id, record!.request_id]);
+    expect([refused.header('x-request-id'), refused.json().request_id]).toEqual([
+      record!.request_id,
+      record!.request_id,
+    ]);
   });
 
   test('the log as text has one line a request, with status, decision, reason and no query', async () => {
@@ -335,11 +381,17 @@ describe('records', () => {
     await request(proxy.socket(), { method: 'POST', target: '/api/v1/messages?q=HIDDEN', body: '{}' });
     await request(proxy.socket(), { target: '/api/v1/other' });
     const lines = await until('two lines', () => {
-      const found = proxy.child.stderr().toString().split('\n').filter((line) => line.includes(' /api/'));
+      const found = proxy.child
+        .stderr()
+        .toString()
+        .split('\n')
+        .filter((line) => line.includes(' /api/'));
       return found.length === 2 && found;
     });
     expect(lines[0]).toMatch(/^\d{4}-\S+Z 200 allow agent-1 api POST \/api\/v1\/messages [\d.]+ ms \S+$/);
-    expect(lines[1]).toMatch(/^\d{4}-\S+Z 403 deny agent-1 api GET \/api\/v1\/other [\d.]+ ms \S+ \(endpoint_not_allowed/);
+    expect(lines[1]).toMatch(
+      /^\d{4}-\S+Z 403 deny agent-1 api GET \/api\/v1\/other [\d.]+ ms \S+ \(endpoint_not_allowed/,
+    );
     expect(proxy.child.stderr().includes('HIDDEN')).toBe(false);
   });
 
@@ -386,7 +438,11 @@ describe('secrets that change', () => {
         const found = await post(proxy);
         return found.status !== 200 && found;
       });
-      expect([name, answer.status, answer.header('x-isoproxy-error')]).toEqual([name, 503, 'credential_unavailable']);
+      expect([name, answer.status, answer.header('x-isoproxy-error')]).toEqual([
+        name,
+        503,
+        'credential_unavailable',
+      ]);
       const seen = up.requests.length;
       expect((await post(proxy)).status).toBe(503);
       expect(up.requests.length).toBe(seen);
@@ -394,7 +450,10 @@ describe('secrets that change', () => {
       await until('service again', async () => (await post(proxy)).status === 200);
       expect(key()).toBe(canary);
     }
-    expect(proxy.records().find(({ status }) => status === 503)).toMatchObject({ reason: 'credential_unavailable', decision: 'deny' });
+    expect(proxy.records().find(({ status }) => status === 503)).toMatchObject({
+      reason: 'credential_unavailable',
+      decision: 'deny',
+    });
     assertClean(canary, proxy.visible());
   });
 
@@ -408,7 +467,11 @@ describe('secrets that change', () => {
         ca: up.ca,
         canary,
         provider: {
-          credential: { file: undefined, command: ['/bin/sh', '-c', `echo run >> ${dir}/runs; cat ${dir}/value`], ttl: '1s' },
+          credential: {
+            file: undefined,
+            command: ['/bin/sh', '-c', `echo run >> ${dir}/runs; cat ${dir}/value`],
+            ttl: '1s',
+          },
         },
         files: { value: first },
       }),
@@ -419,7 +482,10 @@ describe('secrets that change', () => {
     proxy.workspace.write('value', second);
     await until('the new value', async () => (await post(proxy)).status === 200 && key() === second);
     proxy.workspace.write('value', '');
-    await until('503', async () => (await post(proxy)).header('x-isoproxy-error') === 'credential_unavailable');
+    await until(
+      '503',
+      async () => (await post(proxy)).header('x-isoproxy-error') === 'credential_unavailable',
+    );
   });
 
   test('systemd and environment sources are read', async () => {
@@ -464,10 +530,20 @@ describe('own routes', () => {
       const socket = proxy.socket(name);
       const health = await request(socket, { target: '/healthz' });
       expect([health.status, health.text().trim()]).toEqual([200, 'ok']);
-      expect(await request(socket, { target: '/healthz', method: 'HEAD' })).toMatchObject({ status: 200, bodyBytes: 0 });
+      expect(await request(socket, { target: '/healthz', method: 'HEAD' })).toMatchObject({
+        status: 200,
+        bodyBytes: 0,
+      });
       const known = await request(socket, { target: '/.well-known/isoproxy' });
-      expect([known.status, known.header('content-type')]).toEqual([200, expect.stringMatching(/^application\/json/) as never]);
-      expect(known.json()).toMatchObject({ isoproxy: 1, listener: name, providers: { api: { base_path: name === 'agent-3' ? '' : '/api' } } });
+      expect([known.status, known.header('content-type')]).toEqual([
+        200,
+        expect.stringMatching(/^application\/json/) as never,
+      ]);
+      expect(known.json()).toMatchObject({
+        isoproxy: 1,
+        listener: name,
+        providers: { api: { base_path: name === 'agent-3' ? '' : '/api' } },
+      });
       expect(known.text()).not.toContain(String(up.port));
       for (const target of ['/healthz', '/.well-known/isoproxy']) {
         const answer = await request(socket, { target, method: 'POST', body: '{}' });
@@ -477,7 +553,8 @@ describe('own routes', () => {
       for (const target of ['/healthz/', '/healthz/x', '/.well-known/isoproxy/x', '/.well-known']) {
         expect((await request(socket, { target })).status).toBeGreaterThanOrEqual(400);
       }
-      for (const target of ['/healthz?x=1', '/.well-known/isoproxy?x']) expect((await request(socket, { target })).status).toBe(200);
+      for (const target of ['/healthz?x=1', '/.well-known/isoproxy?x'])
+        expect((await request(socket, { target })).status).toBe(200);
     }
     expect(up.requests).toEqual([]);
     assertClean(canary, proxy.visible());
@@ -494,8 +571,13 @@ describe('under a mixed load', () => {
         await connection.write('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n');
         return connection.cut();
       }
-      if (kind === 'garbage') return connection.write('garbage\r\n\r\n');
-      if (kind === 'large') return connection.chunked(200, {}, Array.from({ length: 20 }, () => 'x'.repeat(10_000)));
+      if (kind === 'garbage') return connection.write('SSH-2.0-OpenSSH_9.2 is no answer\r\n\r\n');
+      if (kind === 'large')
+        return connection.chunked(
+          200,
+          {},
+          Array.from({ length: 20 }, () => 'x'.repeat(10_000)),
+        );
       if (kind === 'echo') return connection.reply(200, {}, `key=${canary}`);
       if (kind === 'leave') {
         await connection.head(200, { 'Transfer-Encoding': 'chunked' });
@@ -507,7 +589,19 @@ describe('under a mixed load', () => {
     await post(proxy);
     const fds = proxy.fds();
     const target = '/api/v1/messages';
-    const kinds = ['ok', 'reset', 'cut', 'garbage', 'large', 'echo', 'leave', 'denied', 'torn', 'malformed', 'chunks'];
+    const kinds = [
+      'ok',
+      'reset',
+      'cut',
+      'garbage',
+      'large',
+      'echo',
+      'leave',
+      'denied',
+      'torn',
+      'malformed',
+      'chunks',
+    ];
     const one = async (kind: string): Promise<void> => {
       const headers: Record<string, string> = { 'X-Kind': kind };
       if (kind === 'leave') {
@@ -516,20 +610,45 @@ describe('under a mixed load', () => {
         await client.waitFor('\r\n\r\n');
       } else if (kind === 'torn') {
         using client = await connect(proxy.socket());
-        await client.send(formatRequest({ method: 'POST', target, headers: { ...headers, 'Content-Length': '100000' }, body: 'x'.repeat(80_000) }));
+        await client.send(
+          formatRequest({
+            method: 'POST',
+            target,
+            headers: { ...headers, 'Content-Length': '100000' },
+            body: 'x'.repeat(80_000),
+          }),
+        );
       } else if (kind === 'malformed') {
         using client = await connect(proxy.socket());
         await client.send('POST /api/v1/messages HTTP/1.1\r\nHost: h\r\nContent-Length: x\r\n\r\n');
         await client.untilClosed();
       } else if (kind === 'chunks') {
-        await request(proxy.socket(), { method: 'POST', target, headers: { ...headers, 'Transfer-Encoding': 'chunked' }, body: '3\r\nabc\r\nzz\r\n' });
+        await request(proxy.socket(), {
+          method: 'POST',
+          target,
+          headers: { ...headers, 'Transfer-Encoding': 'chunked' },
+          body: '3\r\nabc\r\nzz\r\n',
+        });
       } else {
-        await request(proxy.socket(), { method: 'POST', target: kind === 'denied' ? '/api/no' : target, headers, body: '{}' });
+        await request(proxy.socket(), {
+          method: 'POST',
+          target: kind === 'denied' ? '/api/no' : target,
+          headers,
+          body: '{}',
+        });
       }
     };
-    for (let round = 0; round < 40; round++) await Promise.all(kinds.map(one));
+    for (let round = 0; round < 40; round++)
+      await Promise.all(
+        kinds.map((kind) =>
+          one(kind).catch((error) => Promise.reject(new Error(`${kind}, round ${round}: ${error.message}`))),
+        ),
+      );
     expect((await post(proxy)).status).toBe(200);
-    await until(() => `descriptors back to ${fds}, not ${proxy.fds()}`, () => proxy.fds() <= fds + 12);
+    await until(
+      () => `descriptors back to ${fds}, not ${proxy.fds()}`,
+      () => proxy.fds() <= fds + 12,
+    );
     // Connections that are kept for the next request may be more than before: none of them is a client's.
     const text = proxy.child.stderr().toString();
     expect(text.split('\n').filter((line) => line !== '' && !line.startsWith('{'))).toEqual([]);
@@ -539,5 +658,3 @@ describe('under a mixed load', () => {
     up.problems.length = 0;
   });
 });
-
-void isDeno;

@@ -39,7 +39,12 @@ beforeAll(async () => {
       canary: plain,
       endpoints: [{ methods: ['*'], paths: ['/x'] }],
       listener: { providers: undefined },
-      files: { 'secrets/key': key, 'secrets/second': second, 'secrets/password': password, 'secrets/odd': odd },
+      files: {
+        'secrets/key': key,
+        'secrets/second': second,
+        'secrets/password': password,
+        'secrets/odd': odd,
+      },
       top: {
         providers: {
           preset: provider({ file: file('key') }, { preset: 'anthropic' }),
@@ -63,19 +68,22 @@ afterEach(() => {
   const wrong = [...up.problems];
   up.reset();
   expect(wrong).toEqual([]);
-  for (const secret of [key, plain, second, password, odd]) assertClean(secret, { stderr: proxy.child.stderr() });
+  for (const secret of [key, plain, second, password, odd])
+    assertClean(secret, { stderr: proxy.child.stderr() });
 });
 
-const post = (provider = 'api') => request(proxy.socket(), { method: 'POST', target: `/${provider}/x`, body: '{}' });
+const post = (provider = 'api') =>
+  request(proxy.socket(), { method: 'POST', target: `/${provider}/x`, body: '{}' });
 const latin1 = (text: string) => Buffer.from(text, 'latin1');
 
-/** Sends pieces as chunks; each only after `settle`, so that the runtime hands them over one by one. */
+/** Sends pieces as chunks; with a pause after each, so that the runtime hands them over one by one. */
 const inPieces = (pieces: readonly Buffer[]): Handler => {
   return async (_, connection) => {
     await connection.head(200, { 'Content-Type': 'text/event-stream', 'Transfer-Encoding': 'chunked' });
-    for (const piece of pieces) {
+    for (const [i, piece] of pieces.entries()) {
       if (!(await connection.chunk(piece))) return;
-      await new Promise((resolve) => setTimeout(resolve, 2));
+      // The first one goes out before the cut: a cut that comes with it may take the head along.
+      await Bun.sleep(i === 0 ? 10 : 2);
     }
     await connection.lastChunk();
   };
@@ -83,7 +91,8 @@ const inPieces = (pieces: readonly Buffer[]): Handler => {
 
 /** Everything that the client got, searched whole. */
 function assertWithheld(answer: RawResponse, secrets: string[]): void {
-  for (const secret of secrets) assertClean(secret, { head: answer.rawHead, body: answer.body, wire: answer.rawBody });
+  for (const secret of secrets)
+    assertClean(secret, { head: answer.rawHead, body: answer.body, wire: answer.rawBody });
 }
 const jsonEscape = (text: string, every: number) =>
   [...text].map((c, i) => (i % every ? c : `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`)).join('');
@@ -117,8 +126,9 @@ describe('a small declared answer that holds the credential is 502 instead', () 
   for (const provider of ['api', 'odd'] as const) {
     const secret = provider === 'api' ? plain : odd;
     test.each(forms(secret))(`${provider}: %s`, async (_, text) => {
-      up.handle((__, connection) => connection.json(200, `{"auth":"${text}"}`));
-      up.handle((__, connection) => connection.reply(200, { 'Content-Type': 'application/json' }, `{"auth":"${text}"}`));
+      up.handle((__, connection) =>
+        connection.reply(200, { 'Content-Type': 'application/json' }, `{"auth":"${text}"}`),
+      );
       const answer = await post(provider);
       expect([answer.status, answer.header('x-isoproxy-error')]).toEqual([502, 'credential_reflected']);
       assertWithheld(answer, [secret]);
@@ -131,7 +141,9 @@ describe('a small declared answer that holds the credential is 502 instead', () 
   }
 
   test.each([400, 401, 403, 500, 503])('an error of the upstream, status %d', async (status) => {
-    up.handle((_, connection) => connection.json(status, { error: { message: `invalid x-api-key: ${plain}` } }));
+    up.handle((_, connection) =>
+      connection.json(status, { error: { message: `invalid x-api-key: ${plain}` } }),
+    );
     const answer = await post();
     expect([answer.status, answer.header('x-isoproxy-error')]).toEqual([502, 'credential_reflected']);
     assertWithheld(answer, [plain]);
@@ -148,7 +160,11 @@ describe('a small declared answer that holds the credential is 502 instead', () 
     for (const [provider, text] of echoes) {
       up.handle((_, connection) => connection.reply(200, {}, `you sent ${text}.`));
       const answer = await post(provider);
-      expect([provider, answer.status, answer.header('x-isoproxy-error')]).toEqual([provider, 502, 'credential_reflected']);
+      expect([provider, answer.status, answer.header('x-isoproxy-error')]).toEqual([
+        provider,
+        502,
+        'credential_reflected',
+      ]);
       assertWithheld(answer, [plain, second, password]);
     }
   });
@@ -157,7 +173,11 @@ describe('a small declared answer that holds the credential is 502 instead', () 
     up.handle((seen, connection) => connection.json(200, Object.fromEntries(seen.headers)));
     for (const provider of ['api', 'preset', 'two', 'basic', 'odd', 'cookies']) {
       const answer = await post(provider);
-      expect([provider, answer.status, answer.header('x-isoproxy-error')]).toEqual([provider, 502, 'credential_reflected']);
+      expect([provider, answer.status, answer.header('x-isoproxy-error')]).toEqual([
+        provider,
+        502,
+        'credential_reflected',
+      ]);
       assertWithheld(answer, [key, plain, second, password, odd]);
     }
   });
@@ -177,16 +197,25 @@ describe('a stream that holds the credential is cut', () => {
 
   test('split in two at every offset', async () => {
     for (let at = 1; at < plain.length; at++) {
-      up.handle(inPieces([latin1(`data: ${plain.slice(0, at)}`), latin1(`${plain.slice(at)}\n\n`), latin1('more')]));
+      up.handle(
+        inPieces([latin1(`data: ${plain.slice(0, at)}`), latin1(`${plain.slice(at)}\n\n`), latin1('more')]),
+      );
       const answer = await post();
       expect([at, answer.complete, leakedPrefix(answer.body, plain) <= 15]).toEqual([at, false, true]);
     }
   });
 
   test.each([1, 2, 3, 5, 7, 16, 17])('in pieces of %d bytes', async (size) => {
-    for (const text of [plain, Buffer.from(`ab${plain}c`).toString('base64'), percent(plain, 1), jsonEscape(plain, 2)]) {
+    for (const text of [
+      plain,
+      Buffer.from(`ab${plain}c`).toString('base64'),
+      percent(plain, 1),
+      jsonEscape(plain, 2),
+    ]) {
       const all = latin1(`data: ${text}\n\n`);
-      const pieces = Array.from({ length: Math.ceil(all.length / size) }, (_, i) => all.subarray(i * size, (i + 1) * size));
+      const pieces = Array.from({ length: Math.ceil(all.length / size) }, (_, i) =>
+        all.subarray(i * size, (i + 1) * size),
+      );
       up.handle(async (_, connection) => {
         await connection.head(200, { 'Transfer-Encoding': 'chunked' });
         for (const piece of pieces) await connection.chunk(piece);
@@ -201,7 +230,9 @@ describe('a stream that holds the credential is cut', () => {
 
   test('beyond its public prefix at most 15 bytes go out', async () => {
     for (let at = PREFIX.length + 1; at < key.length; at += 3) {
-      up.handle(inPieces([latin1(`data: ${key.slice(0, at)}`), latin1(`${key.slice(at)}\n\n`), latin1('more')]));
+      up.handle(
+        inPieces([latin1(`data: ${key.slice(0, at)}`), latin1(`${key.slice(at)}\n\n`), latin1('more')]),
+      );
       const answer = await post('preset');
       expect([at, answer.complete]).toEqual([at, false]);
       expect(leakedPrefix(answer.body, key)).toBeLessThanOrEqual(PREFIX.length + 15);
@@ -209,7 +240,13 @@ describe('a stream that holds the credential is cut', () => {
   });
 
   test('a large declared answer is cut as well', async () => {
-    up.handle((_, connection) => connection.reply(200, {}, Buffer.concat([Buffer.alloc(200_000, 120), latin1(plain), Buffer.alloc(200_000, 121)])));
+    up.handle((_, connection) =>
+      connection.reply(
+        200,
+        {},
+        Buffer.concat([Buffer.alloc(200_000, 120), latin1(plain), Buffer.alloc(200_000, 121)]),
+      ),
+    );
     const answer = await post();
     expect([answer.status, answer.complete, answer.body.includes('y')]).toEqual([200, false, false]);
     assertWithheld(answer, [plain]);
@@ -243,28 +280,56 @@ describe('a header that holds the credential is dropped', () => {
 
   test('Set-Cookie, also where cookies pass, and only the one that holds it', async () => {
     up.handle((_, connection) =>
-      connection.reply(200, [['Set-Cookie', `key=${plain}`], ['Set-Cookie', 'clean=1'], ['Set-Cookie', `b=${Buffer.from(plain).toString('base64')}`]], 'ok'),
+      connection.reply(
+        200,
+        [
+          ['Set-Cookie', `key=${plain}`],
+          ['Set-Cookie', 'clean=1'],
+          ['Set-Cookie', `b=${Buffer.from(plain).toString('base64')}`],
+        ],
+        'ok',
+      ),
     );
     const answer = await post('cookies');
     expect([answer.status, answer.headerAll('set-cookie')]).toEqual([200, ['clean=1']]);
     assertWithheld(answer, [plain]);
   });
 
-  test('a header name, and the reason phrase', async () => {
+  test('the reason phrase', async () => {
+    up.handle((_, connection) => connection.write(`HTTP/1.1 200 ${plain}\r\nContent-Length: 2\r\n\r\nok`));
+    const answer = await post();
+    expect([answer.status, answer.text()]).toEqual([200, 'ok']);
+    assertClean(plain, { head: answer.rawHead });
+  });
+
+  test('a header name, which the runtime writes in lower case', async () => {
     up.handle((_, connection) =>
-      connection.write(`HTTP/1.1 200 ${plain}\r\n${plain}: 1\r\nX-Clean: kept\r\nContent-Length: 2\r\n\r\nok`),
+      connection.write(`HTTP/1.1 200 OK\r\n${plain}: 1\r\nX-Clean: kept\r\nContent-Length: 2\r\n\r\nok`),
     );
     const answer = await post();
     expect([answer.status, answer.text(), answer.header('x-clean')]).toEqual([200, 'ok', 'kept']);
-    assertClean(plain, { head: answer.rawHead });
     assertClean(plain.toLowerCase(), { head: answer.rawHead.toString('latin1').toLowerCase() });
   });
 
   test('of HEAD, of 204 and of 304', async () => {
-    for (const [method, status] of [['HEAD', 200], ['GET', 204], ['GET', 304]] as const) {
-      up.handle((_, connection) => connection.head(status, { 'X-Debug': plain, ETag: `"${plain}"`, ...(method === 'HEAD' && { 'Content-Length': '3' }) }));
+    for (const [method, status] of [
+      ['HEAD', 200],
+      ['GET', 204],
+      ['GET', 304],
+    ] as const) {
+      up.handle((_, connection) =>
+        connection.head(status, {
+          'X-Debug': plain,
+          ETag: `"${plain}"`,
+          ...(method === 'HEAD' && { 'Content-Length': '3' }),
+        }),
+      );
       const answer = await request(proxy.socket(), { method, target: '/api/x' });
-      expect([answer.status, answer.header('x-debug'), answer.header('etag')]).toEqual([status, undefined, undefined]);
+      expect([answer.status, answer.header('x-debug'), answer.header('etag')]).toEqual([
+        status,
+        undefined,
+        undefined,
+      ]);
     }
   });
 
@@ -309,7 +374,9 @@ describe('what only looks like the credential passes unchanged', () => {
     const whole = await post();
     expect([whole.status, whole.text(), whole.header('x-near')]).toEqual([200, text, text]);
     for (const size of [1, 9, 20]) {
-      const pieces = Array.from({ length: Math.ceil(text.length / size) }, (_, i) => latin1(text.slice(i * size, (i + 1) * size)));
+      const pieces = Array.from({ length: Math.ceil(text.length / size) }, (_, i) =>
+        latin1(text.slice(i * size, (i + 1) * size)),
+      );
       up.handle((__, connection) => connection.chunked(200, {}, pieces));
       const chunked = await post();
       expect([chunked.status, chunked.text(), chunked.complete]).toEqual([200, text, true]);

@@ -29,7 +29,10 @@ beforeAll(async () => {
   swap = await startRecorder();
   for (const leaf of LEAVES) others.set(leaf, await startRecorder({ tls: leaf }));
   others.set('plain', await startRecorder({ tls: false }));
-  others.set('chatty', await startRecorder({ onAccept: (socket) => socket.write('SSH-2.0-OpenSSH_9.2\r\n') || true }));
+  others.set(
+    'chatty',
+    await startRecorder({ onAccept: (socket) => socket.write('SSH-2.0-OpenSSH_9.2\r\n') || true }),
+  );
   others.set('silent', await startRecorder({ onAccept: () => true }));
   others.set('slammed', await startRecorder({ onAccept: (socket) => socket.resetAndDestroy() }));
   others.set('closed', await startRecorder({ onAccept: (socket) => socket.end() }));
@@ -113,85 +116,436 @@ const CHUNKED = `${OK}Transfer-Encoding: chunked\r\n\r\n`;
 
 const faults: [string, Fault][] = [
   // Before a head.
-  ['refuses the connection', { provider: 'down', status: 502, reason: 'upstream_unreachable', requests: 0, within: 500 }],
-  ['accepts and closes', { provider: 'closed', status: 502, reason: ['upstream_unreachable', 'upstream_tls'], requests: 0, within: 500 }],
-  ['accepts and resets', { provider: 'slammed', status: 502, reason: ['upstream_unreachable', 'upstream_tls'], requests: 0, within: 500 }],
+  [
+    'refuses the connection',
+    { provider: 'down', status: 502, reason: 'upstream_unreachable', requests: 0, within: 500 },
+  ],
+  [
+    'accepts and closes',
+    {
+      provider: 'closed',
+      status: 502,
+      reason: ['upstream_unreachable', 'upstream_tls'],
+      requests: 0,
+      within: 500,
+    },
+  ],
+  [
+    'accepts and resets',
+    {
+      provider: 'slammed',
+      status: 502,
+      reason: ['upstream_unreachable', 'upstream_tls'],
+      requests: 0,
+      within: 500,
+    },
+  ],
   ['accepts and says nothing', { provider: 'silent', status: 504, reason: 'upstream_timeout', requests: 0 }],
-  ['speaks another protocol before TLS', { provider: 'chatty', status: 502, reason: 'upstream_tls', requests: 0, within: 500 }],
-  ['speaks plain HTTP on the TLS port', { provider: 'plain', status: [502, 504], reason: ['upstream_tls', 'upstream_unreachable', 'upstream_timeout'], requests: 0 }],
+  [
+    'speaks another protocol before TLS',
+    { provider: 'chatty', status: 502, reason: 'upstream_tls', requests: 0, within: 500 },
+  ],
+  [
+    'speaks plain HTTP on the TLS port',
+    {
+      provider: 'plain',
+      status: [502, 504],
+      reason: ['upstream_tls', 'upstream_unreachable', 'upstream_timeout'],
+      requests: 0,
+    },
+  ],
   ...LEAVES.map((leaf): [string, Fault] => [
     `shows a certificate that is ${leaf}`,
     { provider: leaf, status: 502, reason: 'upstream_tls', requests: 0, within: 500 },
   ]),
-  ['resets before the head', { handler: raw('', reset), status: 502, reason: 'upstream_unreachable', within: 500 }],
-  ['closes in order before the head', { handler: raw('', end), status: 502, reason: 'upstream_unreachable', within: 500 }],
-  ['cuts TLS before the head', { handler: raw('', cutTls), status: 502, reason: 'upstream_unreachable', within: 500 }],
+  [
+    'resets before the head',
+    { handler: raw('', reset), status: 502, reason: 'upstream_unreachable', within: 500 },
+  ],
+  [
+    'closes in order before the head',
+    { handler: raw('', end), status: 502, reason: 'upstream_unreachable', within: 500 },
+  ],
+  [
+    'cuts TLS before the head',
+    { handler: raw('', cutTls), status: 502, reason: 'upstream_unreachable', within: 500 },
+  ],
   ['hangs before the head', { handler: hang, status: 504, reason: 'upstream_timeout' }],
-  ['hangs in the midst of the head', { handler: raw(`${OK}X-A: b\r\nX-`), status: 504, reason: 'upstream_timeout' }],
-  ['closes in the midst of the head', { handler: raw(`${OK}X-A: b\r\nX-`, end), status: 502, reason: ['upstream_unreachable', 'upstream_invalid'], within: 500 }],
-  ['resets in the midst of the head', { handler: raw(`${OK}X-A: b\r\nX-`, reset), status: 502, reason: ['upstream_unreachable', 'upstream_invalid'], within: 500 }],
-  ['drips its head, a line at a time', { handler: forever(OK, 'X-A: b\r\n', 50), status: 504, reason: 'upstream_timeout' }],
-  ['sends 1xx without end', { handler: forever('', 'HTTP/1.1 103 Early\r\nX-A: b\r\n\r\n', 1), status: [502, 504], reason: ['upstream_timeout', 'upstream_invalid'] }],
+  [
+    'hangs in the midst of the head',
+    { handler: raw(`${OK}X-A: b\r\nX-`), status: 504, reason: 'upstream_timeout' },
+  ],
+  [
+    'closes in the midst of the head',
+    {
+      handler: raw(`${OK}X-A: b\r\nX-`, end),
+      status: 502,
+      reason: ['upstream_unreachable', 'upstream_invalid'],
+      within: 500,
+    },
+  ],
+  [
+    'resets in the midst of the head',
+    {
+      handler: raw(`${OK}X-A: b\r\nX-`, reset),
+      status: 502,
+      reason: ['upstream_unreachable', 'upstream_invalid'],
+      within: 500,
+    },
+  ],
+  [
+    'drips its head, a line at a time',
+    { handler: forever(OK, 'X-A: b\r\n', 50), status: 504, reason: 'upstream_timeout' },
+  ],
+  [
+    'sends 1xx without end',
+    {
+      handler: forever('', 'HTTP/1.1 103 Early\r\nX-A: b\r\n\r\n', 1),
+      status: [502, 504],
+      reason: ['upstream_timeout', 'upstream_invalid'],
+    },
+  ],
   // A head that is none.
   ['sends garbage', { handler: raw(randomBytes(300)), status: 502, reason: 'upstream_invalid', within: 500 }],
-  ['sends text that is no HTTP', { handler: raw('SSH-2.0-OpenSSH_9.2\r\n\r\n'), status: 502, reason: 'upstream_invalid', within: 500 }],
-  ['sends status 101 unasked', { handler: raw('HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nhello'), status: 502, reason: 'upstream_invalid', within: 500 }],
+  [
+    'sends text that is no HTTP',
+    { handler: raw('SSH-2.0-OpenSSH_9.2\r\n\r\n'), status: 502, reason: 'upstream_invalid', within: 500 },
+  ],
+  [
+    'sends too little to be anything',
+    { handler: raw('garbage\r\n\r\n'), status: [502, 504], reason: ['upstream_invalid', 'upstream_timeout'] },
+  ],
+  [
+    'sends status 101 unasked',
+    {
+      handler: raw('HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nhello'),
+      status: 502,
+      reason: 'upstream_invalid',
+      within: 500,
+    },
+  ],
   ...['600 Six', '999 Nine', '099 Low', '000 Zero', '20 Short', '2000 Long', '-20 Minus', 'abc Text'].map(
     (line): [string, Fault] => [
       `sends status ${line}`,
-      { handler: raw(`HTTP/1.1 ${line}\r\nContent-Length: 2\r\n\r\nhi`), status: 502, reason: 'upstream_invalid' },
+      {
+        handler: raw(`HTTP/1.1 ${line}\r\nContent-Length: 2\r\n\r\nhi`),
+        status: 502,
+        reason: 'upstream_invalid',
+      },
     ],
   ),
-  ['sends a head without end', { handler: forever(OK, `X-A: ${'v'.repeat(8000)}\r\n`), status: [502, 504], reason: ['upstream_invalid', 'upstream_timeout'] }],
-  ['sends 2,000 header fields', { handler: raw(`${OK}${Array.from({ length: 2000 }, (_, i) => `X-${i}: v\r\n`).join('')}Content-Length: 2\r\n\r\nhi`), status: 502, reason: 'upstream_invalid', within: 500 }],
-  ['sends NUL in a header', { handler: raw(`${OK}X-A: a\0b\r\nContent-Length: 2\r\n\r\nhi`), status: 502, reason: 'upstream_invalid', within: 500 }],
-  ['sends a header line without colon', { handler: raw(`${OK}nonsense\r\nContent-Length: 2\r\n\r\nhi`), status: 502, reason: 'upstream_invalid', within: 500 }],
-  ['sends a folded header', { handler: raw(`${OK}X-A: a\r\n b\r\nContent-Length: 2\r\n\r\nhi`), status: 502, reason: 'upstream_invalid', within: 500 }],
+  [
+    'sends a head without end',
+    {
+      handler: forever(OK, `X-A: ${'v'.repeat(8000)}\r\n`),
+      status: [502, 504],
+      reason: ['upstream_invalid', 'upstream_timeout'],
+    },
+  ],
+  [
+    'sends 2,000 header fields',
+    {
+      handler: raw(
+        `${OK}${Array.from({ length: 2000 }, (_, i) => `X-${i}: v\r\n`).join('')}Content-Length: 2\r\n\r\nhi`,
+      ),
+      status: 502,
+      reason: 'upstream_invalid',
+      within: 500,
+    },
+  ],
+  [
+    'sends NUL in a header',
+    {
+      handler: raw(`${OK}X-A: a\0b\r\nContent-Length: 2\r\n\r\nhi`),
+      status: 502,
+      reason: 'upstream_invalid',
+      within: 500,
+    },
+  ],
+  [
+    'sends a header line without colon',
+    {
+      handler: raw(`${OK}nonsense\r\nContent-Length: 2\r\n\r\nhi`),
+      status: 502,
+      reason: 'upstream_invalid',
+      within: 500,
+    },
+  ],
+  [
+    'sends a folded header',
+    {
+      handler: raw(`${OK}X-A: a\r\n b\r\nContent-Length: 2\r\n\r\nhi`),
+      status: 502,
+      reason: 'upstream_invalid',
+      within: 500,
+    },
+  ],
   // Framing.
-  ['sends two lengths that differ', { handler: raw(`${OK}Content-Length: 2\r\nContent-Length: 3\r\n\r\nhi!`), status: 502, reason: 'upstream_invalid' }],
+  [
+    'sends two lengths that differ',
+    {
+      handler: raw(`${OK}Content-Length: 2\r\nContent-Length: 3\r\n\r\nhi!`),
+      status: 502,
+      reason: 'upstream_invalid',
+    },
+  ],
   ...['-1', '+2', '0x2', '2,3', 'two', '2 2', '99999999999999999999', ''].map((length): [string, Fault] => [
     `sends Content-Length ${JSON.stringify(length)}`,
     { handler: raw(`${OK}Content-Length: ${length}\r\n\r\nhi`), status: 502, reason: 'upstream_invalid' },
   ]),
-  ['sends a length and chunks: the chunks count', { handler: raw(`${OK}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n`), status: 200, reason: '', body: 'hi' }],
-  ['sends a coding besides chunked', { handler: raw(`${OK}Transfer-Encoding: gzip, chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n`), status: 502, reason: 'upstream_invalid' }],
-  ['sends a coding that is not chunked', { handler: raw(`${OK}Transfer-Encoding: gzip\r\n\r\nhi`, end), status: 502, reason: 'upstream_invalid' }],
-  ['sends a body that the close ends', { handler: raw(`${OK}X-A: b\r\n\r\nhello`, end), status: 502, reason: 'upstream_invalid' }],
-  ['answers in HTTP/1.0 with a body that the close ends', { handler: raw('HTTP/1.0 200 OK\r\n\r\nhello', end), status: 502, reason: 'upstream_invalid' }],
-  ['sends a body that the close ends, where that is allowed', { path: '/open', handler: raw(`${OK}X-A: b\r\n\r\nhello`, end), status: 200, reason: '', body: 'hello' }],
+  [
+    'sends a length and chunks: the chunks count',
+    {
+      handler: raw(`${OK}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n`),
+      status: 200,
+      reason: '',
+      body: 'hi',
+    },
+  ],
+  [
+    'sends a coding besides chunked',
+    {
+      handler: raw(`${OK}Transfer-Encoding: gzip, chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n`),
+      status: 502,
+      reason: 'upstream_invalid',
+    },
+  ],
+  [
+    'sends a coding that is not chunked',
+    { handler: raw(`${OK}Transfer-Encoding: gzip\r\n\r\nhi`, end), status: 502, reason: 'upstream_invalid' },
+  ],
+  [
+    'sends a body that the close ends',
+    { handler: raw(`${OK}X-A: b\r\n\r\nhello`, end), status: 502, reason: 'upstream_invalid' },
+  ],
+  [
+    'answers in HTTP/1.0 with a body that the close ends',
+    { handler: raw('HTTP/1.0 200 OK\r\n\r\nhello', end), status: 502, reason: 'upstream_invalid' },
+  ],
+  [
+    'sends a body that the close ends, where that is allowed',
+    { path: '/open', handler: raw(`${OK}X-A: b\r\n\r\nhello`, end), status: 200, reason: '', body: 'hello' },
+  ],
   // In the body.
-  ['sends less than its length and closes', { handler: raw(`${OK}Content-Length: 10\r\n\r\nhello`, end), status: [200, 502], reason: 'upstream_unreachable', cut: true, body: 'hello', within: 500 }],
-  ['sends less than its length and cuts TLS', { handler: raw(`${OK}Content-Length: 10\r\n\r\nhello`, cutTls), status: [200, 502], reason: 'upstream_unreachable', cut: true, body: 'hello', within: 500 }],
-  ['sends less than its length and hangs', { handler: raw(`${OK}Content-Length: 10\r\n\r\nhello`), status: 200, reason: 'upstream_timeout', cut: true, body: 'hello' }],
-  ['sends more than its length', { handler: raw(`${OK}Content-Length: 5\r\n\r\nhelloHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil`), status: 200, reason: '', body: 'hello' }],
-  ['closes between chunks without the last', { handler: raw(`${CHUNKED}5\r\nhello\r\n`, end), status: 200, reason: 'upstream_unreachable', cut: true, body: 'hello', within: 500 }],
-  ['cuts TLS between chunks', { handler: raw(`${CHUNKED}5\r\nhello\r\n`, cutTls), status: 200, reason: 'upstream_unreachable', cut: true, body: 'hello', within: 500 }],
-  ['resets in the midst of a chunk', { handler: raw(`${CHUNKED}5\r\nhello\r\n9\r\nwor`, reset), status: 200, reason: 'upstream_unreachable', cut: true, body: 'hellowor', within: 500 }],
-  ['hangs between chunks', { handler: raw(`${CHUNKED}5\r\nhello\r\n`), status: 200, reason: 'upstream_timeout', cut: true, body: 'hello' }],
-  ['hangs in the midst of the last chunk', { handler: raw(`${CHUNKED}5\r\nhello\r\n0\r\n`), status: 200, reason: 'upstream_timeout', cut: true, body: 'hello' }],
+  [
+    'sends less than its length and closes',
+    {
+      handler: raw(`${OK}Content-Length: 10\r\n\r\nhello`, end),
+      status: [200, 502],
+      reason: 'upstream_unreachable',
+      cut: true,
+      body: 'hello',
+      within: 500,
+    },
+  ],
+  [
+    'sends less than its length and cuts TLS',
+    {
+      handler: raw(`${OK}Content-Length: 10\r\n\r\nhello`, cutTls),
+      status: [200, 502],
+      reason: 'upstream_unreachable',
+      cut: true,
+      body: 'hello',
+      within: 500,
+    },
+  ],
+  [
+    'sends less than its length and hangs',
+    {
+      handler: raw(`${OK}Content-Length: 10\r\n\r\nhello`),
+      status: 200,
+      reason: 'upstream_timeout',
+      cut: true,
+      body: 'hello',
+    },
+  ],
+  [
+    'sends more than its length',
+    {
+      handler: raw(`${OK}Content-Length: 5\r\n\r\nhelloHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil`),
+      status: 200,
+      reason: '',
+      body: 'hello',
+    },
+  ],
+  [
+    'closes between chunks without the last',
+    {
+      handler: raw(`${CHUNKED}5\r\nhello\r\n`, end),
+      status: 200,
+      reason: 'upstream_unreachable',
+      cut: true,
+      body: 'hello',
+      within: 500,
+    },
+  ],
+  [
+    'cuts TLS between chunks',
+    {
+      handler: raw(`${CHUNKED}5\r\nhello\r\n`, cutTls),
+      status: 200,
+      reason: 'upstream_unreachable',
+      cut: true,
+      body: 'hello',
+      within: 500,
+    },
+  ],
+  [
+    'resets in the midst of a chunk',
+    {
+      handler: raw(`${CHUNKED}5\r\nhello\r\n9\r\nwor`, reset),
+      status: 200,
+      reason: 'upstream_unreachable',
+      cut: true,
+      body: 'hellowor',
+      within: 500,
+    },
+  ],
+  [
+    'hangs between chunks',
+    {
+      handler: raw(`${CHUNKED}5\r\nhello\r\n`),
+      status: 200,
+      reason: 'upstream_timeout',
+      cut: true,
+      body: 'hello',
+    },
+  ],
+  [
+    'hangs in the midst of the last chunk',
+    {
+      handler: raw(`${CHUNKED}5\r\nhello\r\n0\r\n`),
+      status: 200,
+      reason: 'upstream_timeout',
+      cut: true,
+      body: 'hello',
+    },
+  ],
   ...['g', '-5', '0x5', '5 5', 'fffffffffffffffff', ''].map((size): [string, Fault] => [
     `sends the chunk size ${JSON.stringify(size)}`,
-    { handler: raw(`${CHUNKED}5\r\nhello\r\n${size}\r\nworld\r\n0\r\n\r\n`), status: [200, 502], reason: 'upstream_invalid', cut: true, body: 'hello', within: 500 },
+    {
+      handler: raw(`${CHUNKED}5\r\nhello\r\n${size}\r\nworld\r\n0\r\n\r\n`),
+      status: [200, 502],
+      reason: 'upstream_invalid',
+      cut: true,
+      body: 'hello',
+      within: 500,
+    },
   ]),
-  ['sends a chunk longer than its size', { handler: raw(`${CHUNKED}5\r\nhello world\r\n0\r\n\r\n`), status: [200, 502], reason: 'upstream_invalid', cut: true, body: 'hello', within: 500 }],
-  ['drips its body past total_timeout', { handler: forever(CHUNKED, '1\r\nx\r\n', 100), status: 200, reason: 'upstream_timeout', cut: true, within: 2600 }],
+  [
+    'sends a chunk longer than its size',
+    {
+      handler: raw(`${CHUNKED}5\r\nhello world\r\n0\r\n\r\n`),
+      status: [200, 502],
+      reason: 'upstream_invalid',
+      cut: true,
+      body: 'hello',
+      within: 500,
+    },
+  ],
+  [
+    'drips its body past total_timeout',
+    {
+      handler: forever(CHUNKED, '1\r\nx\r\n', 100),
+      status: 200,
+      reason: 'upstream_timeout',
+      cut: true,
+      within: 2600,
+    },
+  ],
   // What it may not send.
-  ['sends gzip that nobody asked for', { handler: (_, connection) => connection.reply(200, { 'Content-Encoding': 'gzip' }, gzipSync('hello')), status: 502, reason: 'upstream_invalid' }],
-  ['sends gzip in layers', { handler: (_, connection) => connection.reply(200, { 'Content-Encoding': 'gzip, gzip' }, gzipSync(gzipSync('hello'))), status: 502, reason: 'upstream_invalid' }],
-  ['declares a body over the limit', { handler: raw(`${OK}Content-Length: 262145\r\n\r\n`), status: 502, reason: 'response_too_large', within: 500 }],
-  ['sends a body over the limit in chunks', { handler: forever(CHUNKED, `2000\r\n${'x'.repeat(0x2000)}\r\n`), status: 200, reason: 'response_too_large', cut: true, within: 1500 }],
+  [
+    'sends gzip that nobody asked for',
+    {
+      handler: (_, connection) => connection.reply(200, { 'Content-Encoding': 'gzip' }, gzipSync('hello')),
+      status: 502,
+      reason: 'upstream_invalid',
+    },
+  ],
+  [
+    'sends gzip in layers',
+    {
+      handler: (_, connection) =>
+        connection.reply(200, { 'Content-Encoding': 'gzip, gzip' }, gzipSync(gzipSync('hello'))),
+      status: 502,
+      reason: 'upstream_invalid',
+    },
+  ],
+  [
+    'declares a body over the limit',
+    {
+      handler: raw(`${OK}Content-Length: 262145\r\n\r\n`),
+      status: 502,
+      reason: 'response_too_large',
+      within: 500,
+    },
+  ],
+  [
+    'sends a body over the limit in chunks',
+    {
+      handler: forever(CHUNKED, `2000\r\n${'x'.repeat(0x2000)}\r\n`),
+      status: 200,
+      reason: 'response_too_large',
+      cut: true,
+      within: 1500,
+    },
+  ],
   // Statuses and methods without a body, sent with one.
-  ['sends 204 with a body', { handler: raw('HTTP/1.1 204 No\r\nContent-Length: 5\r\n\r\nhello'), status: [204, 502], reason: ['', 'upstream_invalid'] }],
-  ['sends 205 with a body', { handler: raw('HTTP/1.1 205 Reset\r\nContent-Length: 5\r\n\r\nhello'), status: [205, 502], reason: ['', 'upstream_invalid'] }],
-  ['sends 205 and a body without end', { handler: forever('HTTP/1.1 205 Reset\r\nTransfer-Encoding: chunked\r\n\r\n', '5\r\nhello\r\n', 20), status: [205, 502], reason: ['', 'upstream_invalid'] }],
-  ['answers HEAD with a body', { method: 'HEAD', handler: raw(`${OK}Content-Length: 5\r\n\r\nhello`), status: 200, reason: '', body: '' }],
-  ['redirects elsewhere', { handler: (_, connection) => connection.reply(307, { Location: 'http://127.0.0.1:1/x' }, 'moved'), status: 307, reason: '', body: 'moved' }],
+  [
+    'sends 204 with a body',
+    {
+      handler: raw('HTTP/1.1 204 No\r\nContent-Length: 5\r\n\r\nhello'),
+      status: [204, 502],
+      reason: ['', 'upstream_invalid'],
+    },
+  ],
+  [
+    'sends 205 with a body',
+    {
+      handler: raw('HTTP/1.1 205 Reset\r\nContent-Length: 5\r\n\r\nhello'),
+      status: [205, 502],
+      reason: ['', 'upstream_invalid'],
+    },
+  ],
+  [
+    'sends 205 and a body without end',
+    {
+      handler: forever('HTTP/1.1 205 Reset\r\nTransfer-Encoding: chunked\r\n\r\n', '5\r\nhello\r\n', 20),
+      status: [205, 502],
+      reason: ['', 'upstream_invalid'],
+    },
+  ],
+  [
+    'answers HEAD with a body',
+    {
+      method: 'HEAD',
+      handler: raw(`${OK}Content-Length: 5\r\n\r\nhello`),
+      status: 200,
+      reason: '',
+      body: '',
+    },
+  ],
+  [
+    'redirects elsewhere',
+    {
+      handler: (_, connection) => connection.reply(307, { Location: 'http://127.0.0.1:1/x' }, 'moved'),
+      status: 307,
+      reason: '',
+      body: 'moved',
+    },
+  ],
 ];
 if (!isDeno) {
   const body = gzipSync('hello');
   faults.push([
     'sends gzip where that is allowed',
-    { path: '/encoded', handler: (_, connection) => connection.reply(200, { 'Content-Encoding': 'gzip' }, body), status: 200, reason: '', body },
+    {
+      path: '/encoded',
+      handler: (_, connection) => connection.reply(200, { 'Content-Encoding': 'gzip' }, body),
+      status: 200,
+      reason: '',
+      body,
+    },
   ]);
 }
 
@@ -257,7 +611,10 @@ describe('an upstream that', () => {
 
     await honest();
     // A broken connection is not kept, and nothing of it stays open; one idle one may be.
-    await until(() => `descriptors back to ${fds}, not ${proxy.fds()}`, () => proxy.fds() <= fds + 1);
+    await until(
+      () => `descriptors back to ${fds}, not ${proxy.fds()}`,
+      () => proxy.fds() <= fds + 1,
+    );
     assertClean(canary, { answer: Buffer.concat([answer.rawHead, answer.rawBody]) });
   });
 
@@ -305,7 +662,7 @@ describe('an upstream that', () => {
     }
   });
 
-  test('breaks right after the head is the upstream\'s fault, never an internal error', async () => {
+  test("breaks right after the head is the upstream's fault, never an internal error", async () => {
     for (const how of [end, cutTls, reset]) {
       up.handle(raw(`${OK}Content-Length: 10\r\n\r\nhello`, how));
       for (let i = 0; i < 40; i++) {

@@ -1,12 +1,7 @@
 import { describe, expect, test } from 'bun:test';
+import { compileRules, findCoveredRules, RuleError } from '../../src/proxy/compile-rules.ts';
 import { compilePattern, coversPattern, matchesPattern, PatternError } from '../../src/proxy/pattern.ts';
-import {
-  compileRules,
-  decide,
-  type EndpointEntry,
-  findCoveredRules,
-  RuleError,
-} from '../../src/proxy/rules.ts';
+import { decide, type EndpointEntry } from '../../src/proxy/rules.ts';
 
 const matches = (pattern: string, path: string) =>
   matchesPattern(compilePattern(pattern), path, path.slice(1).split('/'));

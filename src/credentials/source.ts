@@ -1,6 +1,6 @@
 /** Secret sources: how the value of a secret is read, and when it is read again. */
 import { execFile } from 'node:child_process';
-import { closeSync, fstatSync, openSync, readSync, type Stats, statSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync, type Stats, statSync } from 'node:fs';
 import { isAbsolute, join } from 'node:path';
 import type { CredentialConfig, SecretSource } from './credential.ts';
 import type { Secret } from './secret.ts';
@@ -84,7 +84,8 @@ function systemdPath(name: string, env: SourceContext['env']): string {
 export function readSecretFile(path: string): { text: string; stat: Stats } {
   let fd: number;
   try {
-    fd = openSync(path, 'r');
+    // Without O_NONBLOCK a pipe in its place would block the start.
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (error) {
     throw new SecretError(openFailure(error));
   }

@@ -29,10 +29,14 @@ export function checkHostName(headers: Headers, hosts: readonly string[]): void 
  * @throws ProxyError client_unauthorized
  */
 export function checkToken(headers: Headers, token: Secret): void {
-  const presented = bearer(headers.get('authorization')) ?? headers.get('x-api-key');
-  if (presented === null) throw new ProxyError('client_unauthorized', 'no token presented');
-  if (!timingSafeEqual(digest(presented), digest(token.reveal())))
+  const presented = [bearer(headers.get('authorization')), headers.get('x-api-key')].filter(
+    (value) => value !== null,
+  );
+  if (presented.length === 0) throw new ProxyError('client_unauthorized', 'no token presented');
+  const expected = digest(token.reveal());
+  if (!presented.some((value) => timingSafeEqual(digest(value), expected))) {
     throw new ProxyError('client_unauthorized', 'wrong token');
+  }
 }
 
 function bearer(authorization: string | null): string | null {

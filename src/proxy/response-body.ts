@@ -4,12 +4,11 @@ import type { ReflectionScanner } from './reflection.ts';
 import type { Watch } from './watch.ts';
 
 type Bytes = Uint8Array<ArrayBuffer>;
-type Step = Awaited<ReturnType<ReadableStreamDefaultReader<Bytes>['read']>>;
 
 /**
- * Of an answer with at most this declared length, the first piece is awaited before the head goes on; where
- * it is the whole body, the answer is sent in one piece, which keeps its Content-Length (Bun sends streamed
- * answers chunked, and their head not before the first byte of the body).
+ * Most bytes that are sent in one piece: what a socket's buffer surely takes (unix: 208 KiB by default), so
+ * that nothing is left in the runtime's hands when the exchange has ended, and a client that does not read
+ * is still cut by its time limits.
  */
 const WHOLE_BODY_BYTES = 64 * 1024;
 
@@ -43,48 +42,37 @@ export interface BodySource {
 }
 
 /**
- * Passes a body on: whole when it is small and already there, else piece by piece. Whatever cuts the body
- * (limit, credential, upstream fault, time) breaks the client's connection off: a cut never looks like an end.
+ * Passes a body on. The head waits for the first piece: Bun completes a head only with the first byte of
+ * its body anyway (measured), and until then a failure can still be told as what it is. Where the first piece
+ * is the whole of a small declared body, the answer is sent in one piece, which keeps its Content-Length.
+ *
+ * Whatever cuts the body later (limit, credential, upstream fault, time) breaks the client's connection
+ * off: a cut never looks like an end.
  * @throws ProxyError while the head can still say what is wrong
  */
 export async function passBody(options: ResponseBodyOptions): Promise<Bytes | BodySource> {
-  const { declaredLength, watch } = options;
-  const reader = options.source.getReader();
-  watch.download('upstream');
-  if (declaredLength === undefined || declaredLength > WHOLE_BODY_BYTES || declaredLength === 0) {
-    return createSource(options, reader, undefined);
+  const source = createSource(options);
+  let first = await source.next();
+  if (first === undefined) return EMPTY;
+  if (first.byteLength === options.declaredLength && first.byteLength <= WHOLE_BODY_BYTES) {
+    // What is left of the message is its end; meeting it ends the exchange and frees the connection.
+    source.next().catch(ignore);
+    return first;
   }
-  const first = await reader.read().catch((error) => {
-    throw options.translate(error);
-  });
-  if (first.done || first.value.byteLength !== declaredLength) return createSource(options, reader, first);
-  return wholeBody(options, reader, first.value);
+  async function next(): Promise<Bytes | undefined> {
+    if (first === undefined) return source.next();
+    const piece = first;
+    first = undefined;
+    return piece;
+  }
+  return { ...source, next };
 }
 
-function wholeBody(
-  options: ResponseBodyOptions,
-  reader: ReadableStreamDefaultReader<Bytes>,
-  body: Bytes,
-): Bytes {
-  if (body.byteLength > options.limit)
-    throw new ProxyError('response_too_large', 'body over max_response_body');
-  if (options.scanner?.push(body).reflected)
-    throw new ProxyError('credential_reflected', 'in the response body');
-  // The declared length has arrived, so this read meets the end of the message and frees the connection.
-  reader.read().catch(ignore);
-  options.onBytes(body.byteLength);
-  options.onEnd(undefined);
-  return body;
-}
-
-function createSource(
-  options: ResponseBodyOptions,
-  reader: ReadableStreamDefaultReader<Bytes>,
-  first: Step | undefined,
-): BodySource {
+function createSource(options: ResponseBodyOptions): BodySource {
   const { scanner, watch, limit, signal } = options;
-  let pending = first;
+  const reader = options.source.getReader();
   let received = 0;
+  let finished = false;
   signal.addEventListener('abort', () => cut(options.translate(signal.reason)), { once: true });
 
   function cut(error: ProxyError): ProxyError {
@@ -93,14 +81,12 @@ function createSource(
     return error;
   }
 
-  async function read(): Promise<Step> {
+  async function read(): Promise<Bytes | undefined> {
     watch.download('upstream');
     try {
-      return pending ?? (await reader.read());
+      return (await reader.read()).value;
     } catch (error) {
       throw cut(options.translate(error));
-    } finally {
-      pending = undefined;
     }
   }
 
@@ -114,21 +100,18 @@ function createSource(
   }
 
   async function next(): Promise<Bytes | undefined> {
-    for (;;) {
-      const step = await read();
-      const clean = step.done ? ((scanner?.end() ?? EMPTY) as Bytes) : screen(step.value);
-      if (clean.byteLength > 0) {
-        // What was held back and turned out to be clean goes out before the end.
-        if (step.done) pending = step;
-        options.onBytes(clean.byteLength);
-        watch.download('client');
-        return clean;
-      }
-      if (step.done) {
-        options.onEnd(undefined);
-        return undefined;
-      }
+    while (!finished) {
+      const piece = await read();
+      finished = piece === undefined;
+      // What was held back and turned out to be clean goes out before the end.
+      const clean = piece === undefined ? ((scanner?.end() ?? EMPTY) as Bytes) : screen(piece);
+      if (clean.byteLength === 0) continue;
+      options.onBytes(clean.byteLength);
+      watch.download('client');
+      return clean;
     }
+    options.onEnd(undefined);
+    return undefined;
   }
 
   function cancel(): void {

@@ -222,7 +222,9 @@ describe('a stream that holds the credential is cut', () => {
         await connection.lastChunk();
       });
       const answer = await post();
-      expect([size, answer.complete]).toEqual([size, false]);
+      // Found before anything went out, it is a 502 that says so; later it is a cut.
+      if (answer.status === 502) expect(answer.json().code).toBe('credential_reflected');
+      else expect([size, answer.complete]).toEqual([size, false]);
       assertWithheld(answer, [plain]);
       expect(leakedPrefix(answer.body, plain)).toBeLessThanOrEqual(15);
     }

@@ -27,11 +27,11 @@ test-all: build check ## the same, and the long ones: 1 GiB bodies, thousands of
 	@$(BUN) scripts/test.ts test test-long
 
 check: $(DEPS) ## lint, formatting and types
-	@node_modules/.bin/biome check --error-on-warnings .
-	@node_modules/.bin/tsc --noEmit -p .
+	@$(BUN) node_modules/.bin/biome check --error-on-warnings .
+	@$(BUN) node_modules/.bin/tsc --noEmit -p .
 
 fmt: $(DEPS) ## format the source and apply safe lint fixes
-	@node_modules/.bin/biome check --write .
+	@$(BUN) node_modules/.bin/biome check --write .
 
 fuzz: ## long fuzzing (not built yet)
 	@echo "make fuzz: not built yet; short seeded fuzzing is part of make test" >&2; exit 1

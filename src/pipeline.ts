@@ -7,7 +7,7 @@ import type { ListenerConfig } from './config/effective.ts';
 import { inject } from './credentials/inject.ts';
 import type { Secret } from './credentials/secret.ts';
 import { SecretError } from './credentials/secret-value.ts';
-import type { Credentials, Vault } from './credentials/vault.ts';
+import type { Credentials } from './credentials/vault.ts';
 import { errorResponse, ProxyError, toProxyError } from './errors.ts';
 import type { Concurrency } from './guards/concurrency.ts';
 import type { Provider } from './provider.ts';
@@ -71,7 +71,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     checkEncodedSlash(target, client.config);
     checkOrigin(request.headers, client.config.allowOrigins);
     if (client.config.address.kind === 'tcp') checkHostName(request.headers, client.config.address.hosts);
-    if (client.token !== undefined) checkToken(request.headers, await client.token());
+    if (client.token !== undefined) checkToken(request.headers, await available(client.token));
     return { client, target, framing };
   }
 
@@ -92,7 +92,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     if (options.isStopping()) throw new ProxyError('shutting_down', 'the proxy is stopping');
     const cap = client.config.maxConcurrent ?? limits.maxConcurrent;
     exchange.onEnd(concurrency.acquire(exchange.listener, provider.config.name, cap));
-    const credentials = await readCredentials(provider.vault);
+    const credentials = await available(provider.vault.current);
 
     const watch = watchdog.watch(limits, (error) => exchange.abort.abort(error));
     exchange.onEnd(watch.stop);
@@ -209,9 +209,10 @@ function printable(text: string): string {
   return path.replace(/[^\x21-\x7e]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }
 
-async function readCredentials(vault: Vault): Promise<Credentials> {
+/** What `read` yields; a secret that cannot be read at the moment fails closed. */
+async function available<T>(read: () => T | Promise<T>): Promise<T> {
   try {
-    return await vault.current();
+    return await read();
   } catch (error) {
     if (error instanceof SecretError) throw new ProxyError('credential_unavailable', error.message);
     throw error;

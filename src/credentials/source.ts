@@ -103,7 +103,8 @@ export function readSecretFile(path: string): { text: string; stat: Stats } {
 
 function openFailure(error: unknown): string {
   const code = (error as { code?: string }).code;
-  if (code === 'ENOENT') return 'does not exist';
+  if (code === 'ENOENT')
+    return 'does not exist; write the secret into it, for its owner only: install -m 600 /dev/stdin FILE';
   if (code === 'EACCES') return 'cannot be opened: permission denied';
   return `cannot be opened (${code ?? 'unknown error'})`;
 }

@@ -14,7 +14,7 @@ import {
   unlinkSync,
 } from 'node:fs';
 import { connect } from 'node:net';
-import { basename, dirname, join } from 'node:path';
+import { dirname, join } from 'node:path';
 import process from 'node:process';
 
 /** sun_path holds 108 bytes with its terminating NUL (unix(7)). */
@@ -112,7 +112,7 @@ async function refuseForeign(path: string): Promise<void> {
   if (await isLive(path)) {
     throw new SocketFileError(
       `${path} is in use: another process listens there`,
-      `stop it first; \`ss -xlp | grep ${basename(path)}\` shows which one it is`,
+      "stop it first (pgrep -af 'isoproxy serve' shows it), or set another socket path",
     );
   }
 }

@@ -12,6 +12,8 @@ export function compile(outfile: string, target: string | undefined): void {
     '--compile',
     ...(target === undefined ? [] : [`--target=${target}`]),
     '--minify',
+    // What main.ts imports late is loaded late: without it the first of the two starts loads everything too.
+    '--splitting',
     // Nothing that lies in a working directory may steer the binary: without these flags it would load
     // .env and run the preloads of a bunfig.toml from there.
     '--no-compile-autoload-dotenv',

@@ -1,6 +1,7 @@
 import { writeSync } from 'node:fs';
 import process from 'node:process';
-import { runCli } from './cli/cli.ts';
+import { restartClean } from './cli/clean-start.ts';
+import type { Io } from './cli/command.ts';
 
 /** Writes text whole; a reader that has gone away (`isoproxy check | head`) ends the program quietly. */
 function writeTo(fd: number): (text: string) => void {
@@ -18,10 +19,13 @@ function writeTo(fd: number): (text: string) => void {
   };
 }
 
-const code = await runCli(process.argv.slice(2), {
+const args = process.argv.slice(2);
+const io: Io = {
   stdout: writeTo(1),
   stderr: writeTo(2),
   env: process.env,
   color: Boolean(process.stdout.isTTY && process.stderr.isTTY) && !process.env['NO_COLOR'],
-});
-process.exit(code);
+};
+restartClean(args[0], io);
+const { runCli } = await import('./cli/cli.ts');
+process.exit(await runCli(args, io));

@@ -4,12 +4,13 @@ import { runtime } from '../runtime/index.ts';
 import { findSecretProblems } from '../startup.ts';
 import { VERSION } from '../version.ts';
 import { createCheckCommand } from './check.ts';
+import { requireCleanStart } from './clean-start.ts';
 import { CliError, type Command, EXIT, type Io, printError } from './command.ts';
 import { demo } from './demo.ts';
 import { explain } from './explain.ts';
 import { importCommand } from './import.ts';
 import { init } from './init.ts';
-import { requireCleanStart, serve } from './serve.ts';
+import { serve } from './serve.ts';
 
 const version: Command = {
   name: 'version',

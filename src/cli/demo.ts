@@ -7,10 +7,10 @@ import { join } from 'node:path';
 import { loadConfig } from '../config/load.ts';
 import { createLog } from '../log.ts';
 import type { AccessRecord } from '../proxy/exchange.ts';
-import { ensureCleanStart } from '../runtime/environment.ts';
 import { runtime } from '../runtime/index.ts';
 import { startServer } from '../server.ts';
 import { readArgs } from './args.ts';
+import { requireCleanStart } from './clean-start.ts';
 import { type Command, EXIT, type Io, paint } from './command.ts';
 import { createDemoUpstream, type SeenRequest } from './demo-upstream.ts';
 
@@ -28,7 +28,7 @@ gone afterwards; nothing leaves this machine.
 `,
   async run(args, io) {
     readArgs('demo', args, {});
-    ensureCleanStart(() => {});
+    requireCleanStart(io);
     const directory = mkdtempSync(join(tmpdir(), 'isoproxy-demo-'));
     try {
       return await runDemo(directory, io);

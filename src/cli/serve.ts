@@ -3,12 +3,12 @@ import process from 'node:process';
 import type { Config } from '../config/effective.ts';
 import { loadConfig } from '../config/load.ts';
 import { createLineSink, createLog, type LineSink, type Log } from '../log.ts';
-import { ensureCleanStart } from '../runtime/environment.ts';
 import { runtime } from '../runtime/index.ts';
 import { type RunningServer, startServer } from '../server.ts';
 import { StartError } from '../startup.ts';
 import { VERSION } from '../version.ts';
 import { readArgs } from './args.ts';
+import { requireCleanStart } from './clean-start.ts';
 import { CliError, type Command, EXIT, type Io, warn } from './command.ts';
 
 /** How long the last log lines may take at exit, ms. */
@@ -36,19 +36,6 @@ Exit codes: 0 stopped, 69 a socket is in use, 78 the configuration or a secret i
     return runServer(config, io);
   },
 };
-
-/** @throws CliError (78) when the environment steers the runtime and cannot be cleaned. */
-export function requireCleanStart(io: Io): void {
-  const start = ensureCleanStart((names) => {
-    warn(io, `dropped from the environment, because they steer the runtime: ${names.join(', ')}`);
-  });
-  if (start.kind === 'clean') return;
-  const hint =
-    start.kind === 'refused'
-      ? 'start isoproxy with a clean environment (env -i, or UnsetEnvironment= in the unit)'
-      : 'this runtime cannot restart itself with a cleaned environment; unset them (env -u NAME), or use the compiled binary';
-  throw new CliError(EXIT.config, `the environment steers the runtime: ${start.names.join(', ')}`, hint);
-}
 
 async function runServer(config: Config, io: Io): Promise<number> {
   const sink = createLineSink(2);

@@ -46,11 +46,8 @@ export function prepareProviders(
         ca: readOptional(provider.tls.caFile ?? config.server.caFile),
         cert: readOptional(provider.tls.certFile),
         key: readOptional(provider.tls.keyFile),
-        // A unix or loopback upstream is not reached through a proxy.
-        proxy:
-          provider.upstreamSocket === undefined && !provider.allowPrivate
-            ? config.server.upstreamProxy
-            : undefined,
+        // Plain HTTP is for loopback and unix sockets only, which no proxy can reach.
+        proxy: provider.origin.startsWith('https:') ? config.server.upstreamProxy : undefined,
         socket: provider.upstreamSocket,
       }),
     });

@@ -18,7 +18,14 @@ export interface AddressReview {
   readonly unresolved: readonly string[];
 }
 
-export async function reviewUpstreamAddresses(providers: Iterable<ProviderConfig>): Promise<AddressReview> {
+/** What of a provider decides how its upstream is reached. */
+type Upstream = Pick<ProviderConfig, 'name' | 'origin' | 'hostname' | 'allowPrivate' | 'upstreamSocket'>;
+
+/** @param resolve all addresses of a name; empty if there are none, or none in time */
+export async function reviewUpstreamAddresses(
+  providers: Iterable<Upstream>,
+  resolve: (host: string) => Promise<string[]> = resolveName,
+): Promise<AddressReview> {
   const refused: string[] = [];
   const unresolved: string[] = [];
   await Promise.all(
@@ -38,7 +45,7 @@ export async function reviewUpstreamAddresses(providers: Iterable<ProviderConfig
   return { refused, unresolved };
 }
 
-async function resolve(host: string): Promise<string[]> {
+async function resolveName(host: string): Promise<string[]> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const expired = new Promise<string[]>((done) => {
     timer = setTimeout(done, RESOLVE_MS, []);

@@ -13,14 +13,21 @@ const DENO = process.env['ISOPROXY_RUNTIME'] === 'deno';
  * What must be seen of one raw request. `sent`: answered 200, and the upstream got exactly this body. `refused`: our own
  * answer, one record, nothing upstream. `closed`: the runtime's parser answers with one of these (0 = not at all) before
  * anything of ours runs: no record, nothing upstream. `cut`: it fails in its body, after the pipeline has begun: one of
- * these answers, one record, and upstream at most an aborted request, never a complete one.
+ * these answers, one record, and upstream at most an aborted request, never a complete one. `waits`: it stays without
+ * an answer for more to come; when the client has left, there is one record, and upstream at most an aborted request.
  */
-type Verdict = { sent: string } | { refused: string } | { closed: number[] } | { cut: number[] };
+type Verdict =
+  | { sent: string }
+  | { refused: string }
+  | { closed: number[] }
+  | { cut: number[] }
+  | { waits: true };
 
 const sent = (body: string): Verdict => ({ sent: body });
 const refused = (code: string): Verdict => ({ refused: code });
 const closed = (...statuses: number[]): Verdict => ({ closed: statuses });
 const cut = (...statuses: number[]): Verdict => ({ cut: statuses });
+const waits: Verdict = { waits: true };
 
 const POST = 'POST /api/v1/messages HTTP/1.1¶Host: x¶';
 const GET = 'GET /api/v1/models/a HTTP/1.1¶Host: x¶';
@@ -47,13 +54,13 @@ const rows: Row[] = [
   ['S1 both on a denied path', `${DENIED}Content-Length: 6¶Transfer-Encoding: chunked¶¶0¶¶G`, closed(400)],
 
   ['S2 chunked as it should be', te(' chunked'), sent('hello')],
-  ['S2 chunked with white space around it', te('\t chunked \t'), sent('hello')],
+  ['S2 chunked with white space around it', te('\t chunked \t'), sent('hello'), cut(400)],
   ['S2 chunked in capitals (RFC 9112 7)', te(' CHUNKED'), sent('hello')],
   ['S2 xchunked', te(' xchunked'), closed(400)],
   ['S2 chunkedx', te(' chunkedx'), closed(400)],
   ['S2 chunked twice in a list', te(' chunked, chunked'), closed(400)],
-  ['S2 an empty element before chunked', te(' ,chunked'), refused('400 bad_request')],
-  ['S2 an empty element after chunked', te(' chunked,'), refused('400 bad_request')],
+  ['S2 an empty element before chunked', te(' ,chunked'), refused('400 bad_request'), closed(400)],
+  ['S2 an empty element after chunked', te(' chunked,'), refused('400 bad_request'), closed(400)],
   ['S2 a vertical tab before chunked', te(' \x0bchunked'), closed(400)],
   ['S2 a form feed after chunked', te(' chunked\x0c'), closed(400)],
   ['S2 a NUL after chunked', te(' chunked\0'), closed(400)],
@@ -94,15 +101,26 @@ const rows: Row[] = [
   ['S3 white space alone', cl(' \t'), closed(400)],
   ['S3 twenty digits', cl(' 99999999999999999999'), closed(400)],
   ['S3 2^64 + 5', cl(' 18446744073709551621'), closed(400)],
-  ['S3 more than a number holds exactly', cl(' 99999999999999999'), closed(400, 413)],
+  [
+    'S3 more than a number holds exactly',
+    cl(' 99999999999999999'),
+    closed(400, 413),
+    refused('400 bad_request'),
+  ],
   ['S3 a digit of another script', cl(' \xd9\xa5'), closed(400)],
-  ['S3 twice, equal', `${POST}Content-Length: 5¶Content-Length: 5¶¶hello`, refused('400 bad_request')],
+  [
+    'S3 twice, equal',
+    `${POST}Content-Length: 5¶Content-Length: 5¶¶hello`,
+    refused('400 bad_request'),
+    closed(400),
+  ],
   ['S3 twice, different', `${POST}Content-Length: 5¶Content-Length: 50¶¶hello`, closed(400)],
   ['S4 twice in two spellings, different', `${POST}content-length: 5¶CONTENT-LENGTH: 50¶¶hello`, closed(400)],
   [
     'S4 twice in two spellings, equal',
     `${POST}content-length: 5¶CONTENT-LENGTH: 5¶¶hello`,
     refused('400 bad_request'),
+    closed(400),
   ],
 
   ['S5 a GET with a length', `${GET}Content-Length: 5¶¶hello`, refused('400 bad_request')],
@@ -143,9 +161,9 @@ const rows: Row[] = [
   ['S6 an LF in an extension', `${CHUNKED}5;\nhello¶0¶¶`, cut(400)],
   ['S6 a CR in an extension', `${CHUNKED}5;a\rb¶hello¶0¶¶`, cut(400)],
   // Nothing of an extension goes on, so a quote that is left open cannot be read in two ways.
-  ['S6 an open quote in an extension', `${CHUNKED}5;a="¶hello¶0¶¶`, sent('hello')],
+  ['S6 an open quote in an extension', `${CHUNKED}5;a="¶hello¶0¶¶`, sent('hello'), cut(400)],
   ['S6 a NUL in an extension', `${CHUNKED}5;a\0¶hello¶0¶¶`, cut(400)],
-  ['S6 an extension of 64 KiB', `${CHUNKED}5;${'a'.repeat(65_536)}¶hello¶0¶¶`, cut(400, 413)],
+  ['S6 an extension of 64 KiB', `${CHUNKED}5;${'a'.repeat(65_536)}¶hello¶0¶¶`, cut(400, 413), sent('hello')],
   ['S6 a size with 0x', `${CHUNKED}0x5¶hello¶0¶¶`, cut(400)],
   ['S6 a size with an underscore', `${CHUNKED}0_5¶hello¶0¶¶`, cut(400)],
   ['S6 a size with a plus', `${CHUNKED}+5¶hello¶0¶¶`, cut(400)],
@@ -155,12 +173,12 @@ const rows: Row[] = [
   ['S6 a size that is no number', `${CHUNKED}g¶hello¶0¶¶`, cut(400)],
   ['S6 an empty size', `${CHUNKED}¶hello¶0¶¶`, cut(400)],
   ['S6 a size over 64 bits', `${CHUNKED}10000000000000005¶hello¶0¶¶`, cut(400)],
-  ['S6 a size of 2^63', `${CHUNKED}8000000000000000¶hello¶0¶¶`, cut(400, 413)],
+  ['S6 a size of 2^63', `${CHUNKED}8000000000000000¶hello¶0¶¶`, cut(400, 413), waits],
   ['S6 a size line that ends with LF', `${CHUNKED}5\nhello¶0¶¶`, cut(400)],
   ['S6 a chunk that ends with LF', `${CHUNKED}5¶hello\n0¶¶`, cut(400)],
   ['S6 a chunk longer than its size', `${CHUNKED}5¶helloXX0¶¶`, cut(400)],
   ['S6 a chunk without its end', `${CHUNKED}5¶hello0¶¶`, cut(400)],
-  ['S6 a body that does not end after the last chunk', `${CHUNKED}5¶hello¶0¶XX`, cut(400)],
+  ['S6 a body that does not end after the last chunk', `${CHUNKED}5¶hello¶0¶XX`, cut(400), waits],
   ['S6 a last chunk line that ends with LF', `${CHUNKED}5¶hello¶0\n\n`, cut(400)],
   ['S6 a bad chunk on a denied path', `${DENIED}Transfer-Encoding: chunked¶¶zz¶`, cut(400, 403)],
   ['S12 an Authorization trailer', `${CHUNKED}5¶hello¶0¶Authorization: x¶¶`, cut(400)],
@@ -174,11 +192,11 @@ const rows: Row[] = [
   ['S7 a NUL in a value', field('X: a\0b'), closed(400)],
   ['S7 a NUL in a name', field('X\0: b'), closed(400)],
   ['S7 an escape character in a value', field('X: a\x1bb'), closed(400)],
-  ['S7 a DEL in a value', field('X: a\x7fb'), refused('400 bad_request')],
+  ['S7 a DEL in a value', field('X: a\x7fb'), refused('400 bad_request'), closed(400)],
   ['S7 line ends of LF only', 'GET /api/v1/models/a HTTP/1.1\nHost: x\n\n', closed(400, 505)],
   ['S7 an LF at the end of the request line', 'GET /api/v1/models/a HTTP/1.1\nHost: x¶¶', closed(400, 505)],
   ['S7 line ends of CR only', 'GET /api/v1/models/a HTTP/1.1\rHost: x\r\r', closed(400, 505)],
-  ['S7 an empty line before the request', `¶${GET}¶`, closed(400)],
+  ['S7 an empty line before the request', `¶${GET}¶`, closed(400), sent('')],
   ['S8 a folded value', `${GET}X: a¶ b¶¶`, closed(400)],
   ['S8 a folded length', `${POST}Content-Length: 5¶ 0¶¶hello`, closed(400)],
   ['S8 white space before the first field', 'GET /api/v1/models/a HTTP/1.1¶ X: y¶Host: x¶¶', closed(400)],
@@ -198,7 +216,7 @@ const rows: Row[] = [
   ['S9 a lower-case version', GET.replace('HTTP', 'http').concat('¶'), closed(400, 505)],
   ['S9 no version', 'GET /api/v1/models/a¶Host: x¶¶', closed(400, 505)],
   ['S9 words after the version', 'GET /api/v1/models/a HTTP/1.1 x¶Host: x¶¶', closed(400, 505)],
-  ['S9 two spaces before the target', 'GET  /api/v1/models/a HTTP/1.1¶Host: x¶¶', closed(400, 505)],
+  ['S9 two spaces before the target', 'GET  /api/v1/models/a HTTP/1.1¶Host: x¶¶', closed(400, 505), sent('')],
   ['S9 a tab before the target', 'GET\t/api/v1/models/a HTTP/1.1¶Host: x¶¶', closed(0, 400, 505)],
   ['S9 the preface of HTTP/2', 'PRI * HTTP/2.0¶¶SM¶¶', closed(0, 400, 505)],
   ['S9 a TLS client hello', '\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03¶¶', closed(0, 400, 505)],
@@ -280,13 +298,18 @@ describe('1.2 framing', () => {
       expect((await client.response()).status).toBe(200);
       const [seen, ...more] = requestsSince(before.upstream.requests);
       expect([seen!.state, seen!.body.toString(), more]).toEqual(['complete', verdict.sent, []]);
-      // S4: however the client framed it, one framing is generated, and its text is ours.
+      // S4: however the client framed it, one framing is generated, and its text is ours. Deno sends a POST once only
+      // with a stream, so that one without a body goes up as an empty chunked one.
       const framing = [...seen!.headerAll('content-length'), ...seen!.headerAll('transfer-encoding')];
       const none = verdict.sent === '' && framing.length === 0;
       if (!none)
         expect(framing).toEqual([
-          raw.includes('¶Content-Length') || verdict.sent === '' ? `${verdict.sent.length}` : 'chunked',
+          raw.includes('¶Content-Length') || (verdict.sent === '' && !DENO) ? `${verdict.sent.length}` : 'chunked',
         ]);
+    } else if ('waits' in verdict) {
+      await until('the upload to begin', () => requestsSince(before.upstream.requests).length === 1);
+      expect(client.received().length).toBe(0);
+      client.close();
     } else {
       const received = await client.untilClosed();
       const [first = 0, ...more] = statuses(received).filter((status) => status !== 100);
@@ -311,7 +334,7 @@ describe('1.2 framing', () => {
       const [status, reason] = verdict.refused.split(' ');
       expect(records[0]).toMatchObject({ decision: 'deny', status: Number(status), reason });
     }
-    if ('cut' in verdict) {
+    if ('cut' in verdict || 'waits' in verdict) {
       const begun = requestsSince(before.upstream.requests);
       await until('the upload to be aborted', () => begun.every(({ state }) => state !== 'reading'));
       expect(begun.map(({ state }) => state)).toEqual(begun.map(() => 'cut'));
@@ -417,11 +440,13 @@ describe('1.2 bodies that are requests, and requests behind requests', () => {
     using client = await open();
     // RFC 9112 8: with its last chunk the message is complete, so it may be forwarded before the trailer is seen.
     await client.send(bytes(`${CHUNKED}5¶hello¶0¶`));
-    await client.response();
+    // Under Deno it is complete with the empty line after the trailers, and a trailer is what it is cut for.
+    if (!DENO) await client.response();
     await client.send(bytes('Authorization: x¶¶'));
     const received = await client.untilClosed();
-    expect([[200], [200, 400]]).toContainEqual(statuses(received));
+    expect(DENO ? [[400]] : [[200], [200, 400]]).toContainEqual(statuses(received));
     await sendHonest();
+    if (DENO) return expect(requestsSince(before).every(({ state }) => state === 'cut')).toBe(true);
     expect(
       requestsSince(before).map(({ trailers, headerAll }) => [trailers, headerAll('authorization')]),
     ).toEqual([[[], []]]);

@@ -187,20 +187,22 @@ const rows: Row[] = [
   row('P10', 'has an encoded surrogate', 'GET /api/v1/models/%ed%a0%80', BAD),
   row('P10', 'has a code point above the last', 'GET /api/v1/models/%f4%90%80%80', BAD),
   row('P10', 'has good UTF-8, encoded', 'GET /api/v1/models/%c3%a9', sent('/v1/models/%c3%a9')),
-  row('P10', 'has a raw fullwidth slash', 'POST /api/v1\xef\xbc\x8fmessages', DENIED, { deno: BAD }),
+  row('P10', 'has a raw fullwidth slash', 'POST /api/v1\xef\xbc\x8fmessages', DENIED, {
+    deno: closed(400),
+  }),
   row(
     'P10',
     'has a raw fullwidth slash under a wildcard',
     'GET /api/v1/models/a\xef\xbc\x8fb',
     sent('/v1/models/a%EF%BC%8Fb'),
-    { deno: BAD },
+    { deno: closed(400) },
   ),
   row(
     'P10',
     'has ghost bits of CR and LF',
     'GET /api/v1/models/\xe7\x98\x8d\xe7\x98\x8a',
     sent('/v1/models/%E7%98%8D%E7%98%8A'),
-    { deno: BAD },
+    { deno: closed(400) },
   ),
   row('P10', 'has a raw byte that is no UTF-8', 'GET /api/v1/models/\xff', sent('/v1/models/%EF%BF%BD'), {
     deno: closed(400),
@@ -227,8 +229,8 @@ const rows: Row[] = [
     { deno: BAD },
   ),
 
-  row('P11', 'has a lower-case method', 'post /api/v1/messages', closed(0), { deno: NO_METHOD }),
-  row('P11', 'has a mixed-case method', 'Get /api/v1/models/a', closed(0), { deno: NO_METHOD }),
+  row('P11', 'has a lower-case method', 'post /api/v1/messages', closed(0), { deno: closed(400) }),
+  row('P11', 'has a mixed-case method', 'Get /api/v1/models/a', closed(0), { deno: closed(400) }),
   row('P11', 'has another case in the path', 'POST /api/V1/messages', DENIED),
   row('P11', 'has another case in the provider', 'POST /API/v1/messages', UNKNOWN),
   row('P11', 'has the method of another rule', 'GET /api/v1/messages', DENIED),
@@ -237,12 +239,12 @@ const rows: Row[] = [
   row('P11', 'asks DELETE where it is not listed', 'DELETE /api/v1/models/a', DENIED),
   row('P11', 'asks PROPFIND', 'PROPFIND /api/v1/models/a', NO_METHOD),
   row('P11', 'asks PURGE', 'PURGE /api/v1/models/a', NO_METHOD),
-  row('P11', 'asks an unknown method', 'FOO /api/v1/models/a', closed(0), { deno: NO_METHOD }),
+  row('P11', 'asks an unknown method', 'FOO /api/v1/models/a', closed(0), { deno: closed(400) }),
 
-  row('P12', 'has a fragment with a path', 'GET /api/v1/models/a#/../files', BAD, { deno: closed(400) }),
-  row('P12', 'has an empty fragment', 'GET /api/v1/models/a#', BAD, { deno: closed(400) }),
-  row('P12', 'has a fragment after the query', 'GET /api/v1/models/a?x=1#f', BAD, { deno: closed(400) }),
-  row('P12', 'has a fragment after the provider', 'POST /api#/v1/messages', BAD, { deno: closed(400) }),
+  row('P12', 'has a fragment with a path', 'GET /api/v1/models/a#/../files', BAD),
+  row('P12', 'has an empty fragment', 'GET /api/v1/models/a#', BAD),
+  row('P12', 'has a fragment after the query', 'GET /api/v1/models/a?x=1#f', BAD),
+  row('P12', 'has a fragment after the provider', 'POST /api#/v1/messages', BAD),
   row('P12', 'has an encoded fragment mark', 'GET /api/v1/models%23', DENIED),
 
   row('P13', 'names an allowed path in the query', 'GET /api/v1/files?x=/v1/models/a', DENIED),
@@ -313,22 +315,31 @@ const rows: Row[] = [
     { deno: BAD },
   ),
   row('P14', 'is absolute with another scheme', 'GET ftp://evil.test/api/v1/models/a', closed(400, 505), {
-    deno: closed(400),
+    deno: BAD,
   }),
   row('P14', 'is absolute with file:', 'GET file:///api/v1/models/a', closed(400, 505), {
-    deno: closed(400),
+    deno: BAD,
   }),
   row('P14', 'is an asterisk', 'OPTIONS *', closed(400, 505), { deno: BAD }),
   row('P14', 'is an asterisk with GET', 'GET *', closed(400, 505), { deno: BAD }),
-  row('P14', 'is an authority', 'CONNECT api.x:443', NO_METHOD),
+  row('P14', 'is an authority', 'CONNECT api.x:443', NO_METHOD, { deno: closed(405) }),
   row('P14', 'is an authority with GET', 'GET api.x:443', closed(400, 505), { deno: closed(400) }),
   row('P14', 'has no slash', 'GET admin', closed(400, 505), { deno: closed(400) }),
   row('P14', 'is only a query', 'GET ?/api/v1/models/a', closed(400, 505), { deno: closed(400) }),
 
-  row('P15', 'has a Host that ends the url early', 'GET /v1/files', BAD, { host: 'Host: api/v1/models/a?' }),
-  row('P15', 'has a Host that holds a path', 'GET /models/a', BAD, { host: 'Host: x/api/v1' }),
-  row('P15', 'has a Host with a fragment', 'GET /v1/files', BAD, { host: 'Host: x/api/v1/models/a#' }),
-  row('P15', 'has a Host with a query', 'GET /api/v1/models/a', BAD, { host: 'Host: a/?' }),
+  row('P15', 'has a Host that ends the url early', 'GET /v1/files', BAD, {
+    host: 'Host: api/v1/models/a?',
+    deno: MALFORMED,
+  }),
+  row('P15', 'has a Host that holds a path', 'GET /models/a', BAD, {
+    host: 'Host: x/api/v1',
+    deno: MALFORMED,
+  }),
+  row('P15', 'has a Host with a fragment', 'GET /v1/files', BAD, {
+    host: 'Host: x/api/v1/models/a#',
+    deno: MALFORMED,
+  }),
+  row('P15', 'has a Host with a query', 'GET /api/v1/models/a', BAD, { host: 'Host: a/?', deno: MALFORMED }),
   row('P15', 'has a Host with user info', 'GET /api/v1/models/a', BAD, {
     host: 'Host: a@b',
     deno: MALFORMED,
@@ -343,18 +354,20 @@ const rows: Row[] = [
   row('P15', 'has a port that is no number', 'GET /api/v1/models/a', MALFORMED, { host: 'Host: a:b' }),
   row('P15', 'has two Hosts', 'GET /api/v1/models/a', MALFORMED, {
     host: 'Host: localhost\r\nHost: b',
-    deno: closed(400),
   }),
   row('P15', 'has two equal Hosts', 'GET /api/v1/models/a', MALFORMED, {
     host: 'Host: localhost\r\nHOST: localhost',
-    deno: closed(400),
   }),
   row('P15', 'has a list of Hosts', 'GET /api/v1/models/a', BAD, {
     host: 'Host: localhost, b',
     deno: MALFORMED,
   }),
-  row('P15', 'has no Host', 'GET /api/v1/models/a', closed(400), { host: '', deno: BAD }),
-  row('P15', 'has no Host in HTTP/1.0', 'GET /api/v1/models/a', BAD, { host: '', version: 'HTTP/1.0' }),
+  row('P15', 'has no Host', 'GET /api/v1/models/a', closed(400), { host: '', deno: MALFORMED }),
+  row('P15', 'has no Host in HTTP/1.0', 'GET /api/v1/models/a', BAD, {
+    host: '',
+    version: 'HTTP/1.0',
+    deno: MALFORMED,
+  }),
   row('P15', 'has a foreign Host, which has no say', 'GET /api/v1/models/a', sent('/v1/models/a'), {
     host: 'Host: evil.test:1',
   }),
@@ -505,7 +518,8 @@ describe('1.1 targets', () => {
     await request(proxy.socket(), { target: `/api//${'a'.repeat(2000)}?secret=1` });
     const record = await proxy.record((item) => item.path.startsWith('/api//aaaa'));
     expect(record.path).toHaveLength(512);
-    await request(proxy.socket(), { target: '/api/v1/%00\x7f\xff?secret=2' });
+    // Under Deno the parser refuses what is no ASCII, without a record.
+    await request(proxy.socket(), { target: `/api/v1/%00${DENO ? '|' : '\x7f\xff'}?secret=2` });
     const odd = await proxy.record((item) => item.path.startsWith('/api/v1/%00'));
     expect(odd.path).toMatch(/^[\x21-\x7e]+$/);
     expect(proxy.child.stderr().includes('secret=')).toBe(false);

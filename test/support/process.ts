@@ -8,13 +8,14 @@ import { DEADLINE_MS, within } from './deadline.ts';
 import { createWorkspace, reapAtExit } from './workspace.ts';
 
 export const PROJECT_DIR = resolve(import.meta.dir, '../..');
+const DENO = process.env['ISOPROXY_RUNTIME'] === 'deno';
 
 /**
  * The command that is isoproxy, without its arguments. `ISOPROXY_BIN` names the binary (default `dist/isoproxy`);
  * `ISOPROXY_RUNTIME=deno` runs `src/main.ts` under Deno, which may write to `dir` only.
  */
 export function isoproxyCommand(dir: string): string[] {
-  if (process.env['ISOPROXY_RUNTIME'] === 'deno') {
+  if (DENO) {
     return [
       join(PROJECT_DIR, 'node_modules/@deno/linux-x64-glibc/deno'),
       ...['run', '--quiet', '--no-prompt', '--no-remote', '--no-lock'],
@@ -23,7 +24,7 @@ export function isoproxyCommand(dir: string): string[] {
       // Deno 2.9 wants each unix socket by its exact path; a socket bound under a private name and then renamed has none.
       '--allow-net',
       '--allow-env',
-      '--allow-sys',
+      '--allow-sys=uid,umask',
       join(PROJECT_DIR, 'src/main.ts'),
     ];
   }
@@ -36,6 +37,8 @@ export function isoproxyCommand(dir: string): string[] {
 const environment = (dir: string): Record<string, string> => ({
   PATH: '/usr/local/bin:/usr/bin:/bin',
   HOME: dir,
+  // Deno's cache of what it has compiled: shared by all starts, and not in the workspace.
+  ...(DENO && { XDG_CACHE_HOME: join(PROJECT_DIR, 'node_modules/.cache') }),
 });
 
 export interface SpawnOptions {

@@ -9,6 +9,8 @@ export interface AppOptions {
   readonly pipeline: Pipeline;
   readonly discovery: Discovery;
   readonly isStopping: () => boolean;
+  /** True when answers should close their connection; see guards/idle-connections.ts. */
+  readonly isClosing: () => boolean;
   readonly exchange: Pick<ExchangeOptions, 'now' | 'wallNow' | 'record'> & { readonly nextId: () => string };
 }
 
@@ -53,7 +55,9 @@ export function createApp(options: AppOptions): (request: Request) => Promise<Re
     exchange.onEnd(() => request.signal.removeEventListener('abort', onClientGone));
     try {
       const admitted = await pipeline.admit(exchange, client);
-      return await app.fetch(request, { exchange, admitted });
+      const response = await app.fetch(request, { exchange, admitted });
+      if (options.isClosing() || options.isStopping()) response.headers.set('connection', 'close');
+      return response;
     } catch (error) {
       return pipeline.refuse(exchange, error);
     }

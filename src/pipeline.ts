@@ -48,8 +48,6 @@ export interface PipelineOptions {
   readonly bodyStream: (source: BodySource) => ReadableStream<Uint8Array<ArrayBuffer>>;
   /** True from the moment the process was told to stop. */
   readonly isStopping: () => boolean;
-  /** True when answers should close their connection, to give descriptors back. */
-  readonly isUnderPressure: () => boolean;
 }
 
 export interface Pipeline {
@@ -173,7 +171,6 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       provider.policy,
       (text) => automaton !== undefined && carriesSecret(automaton, text),
     );
-    if (options.isUnderPressure() || options.isStopping()) headers.set('connection', 'close');
     const { status } = head;
     if (!head.hasBody || response.body === null) {
       exchange.end({ kind: 'done', status });

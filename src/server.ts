@@ -3,7 +3,8 @@ import { createApp } from './app.ts';
 import type { Config, ListenerConfig } from './config/effective.ts';
 import { describeListener } from './discovery.ts';
 import { createConcurrency } from './guards/concurrency.ts';
-import { createDescriptorGauge } from './guards/descriptors.ts';
+import { isAboveHalf } from './guards/descriptors.ts';
+import { createIdleConnections, TICK_MS } from './guards/idle-connections.ts';
 import { type OpenListener, openListener } from './listeners.ts';
 import type { Log } from './log.ts';
 import { type Client, createPipeline } from './pipeline.ts';
@@ -14,10 +15,6 @@ import { SocketFileError } from './runtime/socket-file.ts';
 import { prepareStart, StartError } from './startup.ts';
 import { VERSION } from './version.ts';
 
-/** How often idle client connections are closed, ms. */
-const IDLE_SWEEP_MS = 60_000;
-/** How often descriptors are counted, ms. */
-const GAUGE_MS = 1_000;
 /** How often a drain looks whether it is done, ms. */
 const DRAIN_POLL_MS = 20;
 
@@ -53,7 +50,14 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const isStopping = () => stopping;
   const concurrency = createConcurrency();
   const watchdog = createWatchdog(now);
-  const gauge = createDescriptorGauge(descriptorLimit(), openDescriptors);
+  const open: OpenListener[] = [];
+  const limit = descriptorLimit();
+  const idle = createIdleConnections(
+    () => isAboveHalf(limit, openDescriptors()),
+    () => {
+      for (const listener of open) listener.closeIdle();
+    },
+  );
   const pipeline = createPipeline({
     providers,
     concurrency,
@@ -61,15 +65,20 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     targetOf: runtime.targetOf,
     bodyStream: runtime.bodyStream,
     isStopping,
-    isUnderPressure: gauge.isAboveHalf,
   });
   const exchange = { now, wallNow: options.wallNow, record: log.access, nextId: createIds() };
-  const open: OpenListener[] = [];
   try {
     for (const listener of config.listeners) {
       const client: Client = { config: listener, token: tokens.get(listener.name)?.read };
       const discovery = describeListener(config, listener, VERSION);
-      const handle = createApp({ client, pipeline, discovery, isStopping, exchange });
+      const handle = createApp({
+        client,
+        pipeline,
+        discovery,
+        isStopping,
+        isClosing: idle.isClosing,
+        exchange,
+      });
       open.push(
         await openListener(listener, runtime, handle).catch((error) => explainListenError(listener, error)),
       );
@@ -80,14 +89,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     throw error;
   }
 
-  const sweep = () => {
-    for (const listener of open) listener.closeIdle();
-  };
-  const sweeper = setInterval(sweep, IDLE_SWEEP_MS);
-  const gauger = setInterval(() => {
-    gauge.measure();
-    if (gauge.isAboveHalf()) sweep();
-  }, GAUGE_MS);
+  const ticker = setInterval(idle.tick, TICK_MS);
 
   async function stop(graceMs: number): Promise<boolean> {
     stopping = true;
@@ -98,8 +100,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     const finished = concurrency.inFlight() === 0;
     // The last bytes of the last answer are in the runtime's hands: give it a turn to write them.
     await new Promise((resolve) => setTimeout(resolve, DRAIN_POLL_MS));
-    clearInterval(sweeper);
-    clearInterval(gauger);
+    clearInterval(ticker);
     for (const listener of open) listener.destroy();
     watchdog.close();
     return finished;

@@ -1,7 +1,8 @@
 import { expect, test } from 'bun:test';
 import { ProxyError } from '../../src/errors.ts';
 import { createConcurrency } from '../../src/guards/concurrency.ts';
-import { createDescriptorGauge } from '../../src/guards/descriptors.ts';
+import { isAboveHalf } from '../../src/guards/descriptors.ts';
+import { createIdleConnections } from '../../src/guards/idle-connections.ts';
 
 test('a pair has its own cap, and a place that is given back is free again', () => {
   const { acquire, inFlight } = createConcurrency();
@@ -30,8 +31,41 @@ test.each([
   [undefined, 1_000_000, false],
   [100, undefined, false],
 ])('of %p descriptors %p open: above half is %p', (limit, open, expected) => {
-  const gauge = createDescriptorGauge(limit, () => open);
-  expect(gauge.isAboveHalf()).toBe(false);
-  gauge.measure();
-  expect(gauge.isAboveHalf()).toBe(expected);
+  expect(isAboveHalf(limit, open)).toBe(expected);
+});
+
+test('idle connections are swept once a minute, and answers close theirs in the second before', () => {
+  let sweeps = 0;
+  const idle = createIdleConnections(
+    () => false,
+    () => sweeps++,
+  );
+  const seen: [number, boolean][] = [];
+  for (let second = 1; second <= 121; second++) {
+    idle.tick();
+    if (idle.isClosing() || sweeps > seen.length) seen.push([second, idle.isClosing()]);
+  }
+  expect(seen).toEqual([
+    [60, true],
+    [120, true],
+  ]);
+  expect(sweeps).toBe(2);
+});
+
+test('while descriptors run short, every second is announced and swept', () => {
+  let short = true;
+  let sweeps = 0;
+  const idle = createIdleConnections(
+    () => short,
+    () => sweeps++,
+  );
+  idle.tick();
+  expect([idle.isClosing(), sweeps]).toEqual([true, 0]);
+  idle.tick();
+  expect([idle.isClosing(), sweeps]).toEqual([true, 1]);
+  short = false;
+  idle.tick();
+  expect([idle.isClosing(), sweeps]).toEqual([false, 2]);
+  idle.tick();
+  expect(sweeps).toBe(2);
 });

@@ -2,7 +2,6 @@
  * What the process says while it runs: access records and events, one line each on stderr. Lines are
  * written off the request path; when nobody reads them, lines are lost and counted, never requests.
  */
-import { write } from 'node:fs';
 import type { LogLevel } from './config/effective.ts';
 import { LOG_LEVELS } from './config/effective.ts';
 import type { AccessRecord } from './proxy/exchange.ts';
@@ -12,6 +11,9 @@ const MAX_WAITING = 1024 * 1024;
 
 /** Lines of this long go out in one write, ms: a write for each turn of the event loop costs ten times as much as the line. */
 const GATHER_MS = 10;
+
+/** How long a full descriptor is left alone, ms. */
+const RETRY_MS = 20;
 
 /** Values of an event's fields; never a secret (nothing that holds one is passed here). */
 export type EventFields = Readonly<Record<string, string | number | boolean | readonly string[] | null>>;
@@ -66,37 +68,37 @@ export interface LineSink {
   readonly flush: (ms: number) => Promise<void>;
 }
 
-/** Writes lines to a descriptor, one write at a time, in a thread of the runtime's, so that a blocked reader blocks nothing. */
-export function createLineSink(fd: number): LineSink {
+/**
+ * Writes lines one write at a time; a write that takes long holds up nothing but further lines.
+ * @param writeSome takes bytes without blocking and resolves to how many it took
+ */
+export function createLineSink(writeSome: (bytes: Uint8Array) => Promise<number>): LineSink {
   let waiting = '';
   let lost = 0;
   let busy = false;
   let onIdle: (() => void) | undefined;
 
-  function writeNext(): void {
-    if (waiting === '') {
-      busy = false;
-      onIdle?.();
-      return;
+  async function writeWaiting(): Promise<void> {
+    while (waiting !== '') {
+      const bytes = new TextEncoder().encode(waiting);
+      waiting = '';
+      // EPIPE and the like: the reader is gone, and the lines are too.
+      await writeAll(bytes).catch(() => {});
     }
-    busy = true;
-    const bytes = new TextEncoder().encode(waiting);
-    waiting = '';
-    writeAll(bytes, 0);
+    busy = false;
+    onIdle?.();
   }
 
-  function writeAll(bytes: Uint8Array, from: number): void {
-    write(fd, bytes, from, bytes.length - from, null, (error, written) => {
-      if (error?.code === 'EAGAIN') {
+  async function writeAll(bytes: Uint8Array): Promise<void> {
+    for (let at = 0; at < bytes.length; ) {
+      try {
+        at += await writeSome(bytes.subarray(at));
+      } catch (error) {
+        if ((error as { code?: string }).code !== 'EAGAIN') throw error;
         // Somebody made the descriptor non-blocking, and it is full.
-        setTimeout(writeAll, 20, bytes, from);
-      } else if (error === null && from + written < bytes.length) {
-        writeAll(bytes, from + written);
-      } else {
-        // EPIPE and the like: the reader is gone; the lines are too.
-        writeNext();
+        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
       }
-    });
+    }
   }
 
   return {
@@ -112,7 +114,7 @@ export function createLineSink(fd: number): LineSink {
       waiting += `${line}\n`;
       if (busy) return;
       busy = true;
-      setTimeout(writeNext, GATHER_MS);
+      setTimeout(writeWaiting, GATHER_MS);
     },
     flush(ms) {
       if (!busy) return Promise.resolve();

@@ -108,7 +108,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       headers,
       body,
       signal: exchange.abort.signal,
-      options: provider.upstream,
+      upstream: provider.upstream,
     });
     exchange.markHead();
     return passResponse(exchange, provider, match.rule, credentials, response, watch);

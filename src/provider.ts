@@ -4,7 +4,7 @@ import type { Config, ProviderConfig } from './config/effective.ts';
 import { injectedHeader } from './credentials/inject.ts';
 import type { SourceContext } from './credentials/source.ts';
 import { createVault, type Vault } from './credentials/vault.ts';
-import type { UpstreamOptions } from './proxy/forward.ts';
+import type { Upstream } from './proxy/forward.ts';
 import { compileHeaderPolicy, type HeaderPolicy } from './proxy/headers.ts';
 import type { Runtime } from './runtime/runtime.ts';
 
@@ -14,13 +14,13 @@ export interface Provider {
   readonly policy: HeaderPolicy;
   /** Lower-case names of query parameters that carry credentials. */
   readonly credentialParameters: ReadonlySet<string>;
-  readonly upstream: UpstreamOptions;
+  readonly upstream: Upstream;
 }
 
 /** @throws the system's error for a CA, certificate or key file that cannot be read */
 export function prepareProviders(
   config: Config,
-  runtime: Pick<Runtime, 'upstreamOptions'>,
+  runtime: Pick<Runtime, 'openUpstream'>,
   context: SourceContext,
 ): Map<string, Provider> {
   const prepared = new Map<string, Provider>();
@@ -42,7 +42,7 @@ export function prepareProviders(
           placement.kind === 'query' ? [placement.parameter.toLowerCase()] : [],
         ),
       ]),
-      upstream: runtime.upstreamOptions({
+      upstream: runtime.openUpstream({
         ca: readOptional(provider.tls.caFile ?? config.server.caFile),
         cert: readOptional(provider.tls.certFile),
         key: readOptional(provider.tls.keyFile),

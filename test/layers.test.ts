@@ -19,7 +19,11 @@ test.each([
   ['smol-toml is imported where the file is parsed only', /from 'smol-toml'/, ['src/config/load.ts']],
   ['Bun is named in its runtime file only', /\bBun\./, ['src/runtime/bun.ts']],
   ['Deno is named in its runtime file only', /(?<!')\bDeno\./, ['src/runtime/deno.ts']],
-  ['fetch is called in forward.ts only', /(?<![.\w])fetch\(/, ['src/proxy/forward.ts']],
+  [
+    'fetch is called in the runtimes only',
+    /(?<![.\w])fetch\(/,
+    ['src/runtime/bun.ts', 'src/runtime/deno-fetch.ts'],
+  ],
   [
     'a secret is opened where it is injected, guarded against or compared only',
     /\.reveal\(/,

@@ -38,7 +38,7 @@ Exit codes: 0 stopped, 69 a socket is in use, 78 the configuration or a secret i
 };
 
 async function runServer(config: Config, io: Io): Promise<number> {
-  const sink = createLineSink(2);
+  const sink = createLineSink(runtime.writeStderr);
   const log = createLog({ ...config.log, sink, wallNow: Date.now });
   keepAlive(log);
   const server = await start(config, log, io);

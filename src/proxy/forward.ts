@@ -1,12 +1,12 @@
 /**
- * The one place that calls fetch. Everything that fetch would do by itself is switched off: redirects
- * (they would carry x-api-key along), decompression, environment proxies, its own timeouts.
+ * Sending and receiving. Everything that fetch would do by itself is switched off: redirects here (they would
+ * carry x-api-key along); decompression, environment proxies and timeouts in runtime/.
  */
 import { ProxyError } from '../errors.ts';
 import type { RuleOptions } from './rules.ts';
 
-/** Extra fetch options that the runtime needs for one upstream (TLS, proxy, unix socket); see runtime/. */
-export type UpstreamOptions = Readonly<Record<string, unknown>>;
+/** fetch, bound to the TLS settings and the route of one upstream; see runtime/. */
+export type Upstream = (url: string, init: RequestInit) => Promise<Response>;
 
 export interface UpstreamRequest {
   readonly method: string;
@@ -17,7 +17,7 @@ export interface UpstreamRequest {
   readonly headers: Headers;
   readonly body: Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array<ArrayBuffer>> | undefined;
   readonly signal: AbortSignal;
-  readonly options: UpstreamOptions;
+  readonly upstream: Upstream;
 }
 
 /**
@@ -45,32 +45,27 @@ export async function forward(request: UpstreamRequest): Promise<Response> {
     redirect: 'manual',
     keepalive: !NEVER_REPEATED.has(request.method),
     duplex: 'half',
-    ...request.options,
   } as RequestInit;
   try {
-    return await fetch(url, init);
+    return await request.upstream(url, init);
   } catch (error) {
     throw translateUpstreamError(error, request.signal);
   }
 }
 
+/** Error codes of the runtime that are about TLS or its certificates (`CERT_HAS_EXPIRED`, `EPROTO` …). */
+const TLS_CODES = /CERT|TLS|SSL|SELF_SIGNED|SIGNATURE|ISSUER|EPROTO/;
+/** … and those that are about an answer that is no HTTP (`InvalidContentLength`, `Malformed_HTTP_Response` …). */
+const ANSWER_CODES = /^(?:Malformed|Invalid|Unexpected|TooMany|Unrequested)|Header|Upgrade/i;
+
 /** An error of fetch or of a response body as ours. Only the runtime's error code is kept, never its text. */
 export function translateUpstreamError(error: unknown, signal: AbortSignal): ProxyError {
   if (error instanceof ProxyError) return error;
   if (signal.aborted && signal.reason instanceof ProxyError) return signal.reason;
-  const { code, message } = error as { code?: unknown; message?: unknown };
+  const { code } = error as { code?: unknown };
   const kind = typeof code === 'string' && /^[A-Za-z0-9_]{1,64}$/.test(code) ? code : 'no code';
-  // Deno's errors carry no code; its text is looked at, and not kept.
-  const text = typeof code === 'string' ? code : String(message);
-  if (/CERT|TLS|SSL|SELF_SIGNED|SIGNATURE|ISSUER|EPROTO|certificate/i.test(text))
-    return new ProxyError('upstream_tls', kind);
-  if (
-    /\b(?:Malformed|Invalid|Unexpected|TooMany|Unrequested)|HTTPHeaders|Upgrade|parse|header|http message|protocol/i.test(
-      text,
-    )
-  ) {
-    return new ProxyError('upstream_invalid', kind);
-  }
+  if (TLS_CODES.test(kind)) return new ProxyError('upstream_tls', kind);
+  if (ANSWER_CODES.test(kind)) return new ProxyError('upstream_invalid', kind);
   return new ProxyError('upstream_unreachable', kind);
 }
 

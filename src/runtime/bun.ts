@@ -1,5 +1,7 @@
 /** Bun: `Bun.serve` and Bun's own fetch options. The only file that names Bun. */
+import { write } from 'node:fs';
 import { ProxyError } from '../errors.ts';
+import type { Upstream } from '../proxy/forward.ts';
 import type { BodySource } from '../proxy/response-body.ts';
 import type { Runtime, ServeOptions, Server, UpstreamRoute } from './runtime.ts';
 
@@ -94,7 +96,7 @@ function bodyStream(source: BodySource): ReadableStream<Uint8Array<ArrayBuffer>>
   >);
 }
 
-function upstreamOptions(route: UpstreamRoute): Record<string, unknown> {
+function openUpstream(route: UpstreamRoute): Upstream {
   const options: Record<string, unknown> = {
     decompress: false,
     // `false` is the one value that makes Bun ignore HTTP(S)_PROXY.
@@ -111,7 +113,14 @@ function upstreamOptions(route: UpstreamRoute): Record<string, unknown> {
   if (route.cert !== undefined) tls['cert'] = route.cert;
   if (route.key !== undefined) tls['key'] = route.key;
   options['tls'] = tls;
-  return options;
+  return (url, init) => fetch(url, { ...init, ...options });
+}
+
+/** In a thread of the runtime's: a reader that blocks must not block the process. */
+function writeStderr(bytes: Uint8Array): Promise<number> {
+  return new Promise((resolve, reject) => {
+    write(2, bytes, (error, written) => (error === null ? resolve(written) : reject(error)));
+  });
 }
 
 export const bunRuntime: Runtime = {
@@ -122,6 +131,7 @@ export const bunRuntime: Runtime = {
   serve,
   targetOf,
   bodyStream,
-  upstreamOptions,
+  openUpstream,
+  writeStderr,
   refusals: () => [],
 };

@@ -4,6 +4,8 @@
  * OPTIONS may be repeated.
  */
 
+import type { Upstream } from '../proxy/forward.ts';
+
 type Stream = ReadableStream<Uint8Array<ArrayBuffer>>;
 
 /** A stream of known length: a Blob is the one streamed body that Deno's fetch sends with Content-Length. */
@@ -36,12 +38,11 @@ const CODES: readonly (readonly [RegExp, string])[] = [
   [/parsed|too large|header|http message/i, 'InvalidHTTPResponse'],
 ];
 
-const nativeFetch = globalThis.fetch;
 const MAY_BE_REPEATED = ['GET', 'HEAD', 'OPTIONS'];
 
-export const fetchOnce = (async (url: string, init: RequestInit & { headers: Headers }) => {
+export const fetchOnce: Upstream = async (url, init) => {
   try {
-    return await nativeFetch(url, { ...init, body: bodyOf(init) });
+    return await fetch(url, { ...init, body: bodyOf(init) });
   } catch (error) {
     if (init.signal?.aborted) throw error;
     const { message } = ((error as Error).cause ?? error) as Error;
@@ -50,10 +51,10 @@ export const fetchOnce = (async (url: string, init: RequestInit & { headers: Hea
     const code = CODES.find(([pattern]) => pattern.test(text))?.[1];
     throw Object.assign(new Error(text), { code });
   }
-}) as typeof fetch;
+};
 
-function bodyOf({ method = 'GET', headers, body }: RequestInit & { headers: Headers }): BodyInit | null {
-  const length = headers.get('content-length');
+function bodyOf({ method = 'GET', headers, body }: RequestInit): BodyInit | null {
+  const length = new Headers(headers).get('content-length');
   if (body instanceof ReadableStream) return length === null ? body : new SizedStream(body, Number(length));
   if (MAY_BE_REPEATED.includes(method)) return body ?? null;
   // An empty one goes up chunked: the price of being sent once.

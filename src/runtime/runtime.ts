@@ -1,5 +1,5 @@
 /** The thin door to the runtime: what isoproxy needs of Bun or Deno beyond the web standards and `node:` modules. */
-import type { UpstreamOptions } from '../proxy/forward.ts';
+import type { Upstream } from '../proxy/forward.ts';
 import type { BodySource } from '../proxy/response-body.ts';
 
 /** Where a server listens: a unix socket path, or a literal loopback address. */
@@ -42,8 +42,10 @@ export interface Runtime {
   readonly targetOf: (request: Request) => string | undefined;
   /** A response body that this runtime's server streams from `source`, and can cut while the client does not read. */
   readonly bodyStream: (source: BodySource) => ReadableStream<Uint8Array<ArrayBuffer>>;
-  /** Options that fetch needs so that nothing but the configuration decides how an upstream is reached. */
-  readonly upstreamOptions: (route: UpstreamRoute) => UpstreamOptions;
+  /** How requests reach one upstream: fetch, with nothing but the configuration to decide how it is reached. */
+  readonly openUpstream: (route: UpstreamRoute) => Upstream;
+  /** Writes bytes to stderr without blocking the process; resolves to how many were taken. */
+  readonly writeStderr: (bytes: Uint8Array) => Promise<number>;
   /** What of the configuration this runtime cannot keep: sentences, each a reason to refuse to start. */
   readonly refusals: (features: RuntimeFeatures) => readonly string[];
 }

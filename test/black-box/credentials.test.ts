@@ -623,7 +623,7 @@ describe('C8 the environment', () => {
     const found = await run(['check'], {
       dir: hostile.path('home'),
       cwd: hostile.dir,
-      env: { XDG_CONFIG_HOME: '/nowhere' },
+      env: { XDG_CONFIG_HOME: hostile.path('home/nowhere') },
     });
     expect(found.code).toBe(78);
     expect(found.stderr).not.toContain(hostile.path('proxy.toml'));

@@ -507,7 +507,7 @@ describe('secrets that change', () => {
             ],
           },
         }),
-      { env: { CREDENTIALS_DIRECTORY: join(workspace.dir, 'creds'), API_TOKEN: byEnv } },
+      { workspace, env: { CREDENTIALS_DIRECTORY: join(workspace.dir, 'creds'), API_TOKEN: byEnv } },
     );
     expect((await post(proxy)).status).toBe(200);
     expect([key(), up.requests[0]!.header('authorization')]).toEqual([bySystemd, `Bearer ${byEnv}`]);

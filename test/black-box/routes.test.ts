@@ -7,6 +7,8 @@ import { createWorkspace, startSimple } from '../support/isoproxy.ts';
 import { request } from '../support/raw-client.ts';
 import { type Recorder, startRecorder } from '../support/recorder.ts';
 
+const DENO = process.env['ISOPROXY_RUNTIME'] === 'deno';
+
 const canary = makeCanary('sk-test-');
 
 let up: Recorder;
@@ -112,23 +114,27 @@ describe('upstream_proxy', () => {
 test('upstream_socket: a plain upstream behind a unix socket gets the request and the credential', async () => {
   using workspace = createWorkspace();
   await using local = await startRecorder({ unix: workspace.path('upstream.sock') });
-  await using proxy = await startSimple({
-    upstreamPort: 80,
-    ca: up.ca,
-    canary,
-    provider: {
-      base_url: 'http://localhost/base',
-      unsafe_allow_http: true,
-      unsafe_allow_private: undefined,
-      ca_file: undefined,
-      upstream_socket: workspace.path('upstream.sock'),
+  await using proxy = await startSimple(
+    {
+      upstreamPort: 80,
+      ca: up.ca,
+      canary,
+      provider: {
+        base_url: 'http://localhost/base',
+        unsafe_allow_http: true,
+        unsafe_allow_private: undefined,
+        ca_file: undefined,
+        upstream_socket: workspace.path('upstream.sock'),
+      },
     },
-  });
+    { workspace },
+  );
   expect((await post(proxy.socket())).status).toBe(200);
   const [seen] = local.requests;
   expect([seen?.method, seen?.target, seen?.header('x-api-key')]).toEqual([
     'POST',
-    '/base/v1/messages',
+    // Deno speaks to a unix socket as to a proxy: in absolute form.
+    `${DENO ? 'http://localhost' : ''}/base/v1/messages`,
     canary,
   ]);
 });
@@ -159,12 +165,15 @@ describe('client certificates', () => {
     using workspace = createWorkspace();
     workspace.write('client.crt', certs.client.cert);
     workspace.write('client.key', certs.client.key);
-    await using proxy = await startSimple({
-      upstreamPort: strict.port,
-      ca: strict.ca,
-      canary,
-      provider: { client_cert: workspace.path('client.crt'), client_key: workspace.path('client.key') },
-    });
+    await using proxy = await startSimple(
+      {
+        upstreamPort: strict.port,
+        ca: strict.ca,
+        canary,
+        provider: { client_cert: workspace.path('client.crt'), client_key: workspace.path('client.key') },
+      },
+      { workspace },
+    );
     expect((await post(proxy.socket())).status).toBe(200);
     expect(strict.connections.at(-1)?.tls?.clientName).toBeString();
   });

@@ -366,7 +366,7 @@ const rows: Row[] = [
   row('P15', 'has no Host in HTTP/1.0', 'GET /api/v1/models/a', BAD, {
     host: '',
     version: 'HTTP/1.0',
-    deno: MALFORMED,
+    deno: closed(505),
   }),
   row('P15', 'has a foreign Host, which has no say', 'GET /api/v1/models/a', sent('/v1/models/a'), {
     host: 'Host: evil.test:1',

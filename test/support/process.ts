@@ -19,12 +19,13 @@ export function isoproxyCommand(dir: string): string[] {
     return [
       join(PROJECT_DIR, 'node_modules/@deno/linux-x64-glibc/deno'),
       ...['run', '--quiet', '--no-prompt', '--no-remote', '--no-lock'],
-      `--allow-read=${[dir, PROJECT_DIR, '/proc', '/etc'].join(',')}`,
+      `--allow-read=${[dir, PROJECT_DIR, '/proc', '/etc', '/bin/sh', '/usr/bin/dash'].join(',')}`,
       `--allow-write=${dir}`,
       // Deno 2.9 wants each unix socket by its exact path; a socket bound under a private name and then renamed has none.
       '--allow-net',
       '--allow-env',
       '--allow-sys=uid,umask',
+      '--allow-run=/bin/sh',
       join(PROJECT_DIR, 'src/main.ts'),
     ];
   }

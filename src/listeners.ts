@@ -30,7 +30,9 @@ export async function openListener(
   }
   prepareDirectory(address.path, address.mode);
   const bind = (path: string): Server => runtime.serve({ address: { kind: 'unix', path }, handle });
-  const { server, file } = await bindSocket(address.path, address.mode, address.group, bind);
+  const { server, file } = await bindSocket(address.path, address.mode, address.group, bind, (bound) =>
+    bound.destroy(),
+  );
   return {
     config,
     closeIdle: server.closeIdle,

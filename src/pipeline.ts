@@ -11,9 +11,10 @@ import type { Credentials } from './credentials/vault.ts';
 import { errorResponse, ProxyError, toProxyError } from './errors.ts';
 import type { Concurrency } from './guards/concurrency.ts';
 import type { Provider } from './provider.ts';
+import { unlessAborted } from './proxy/abort.ts';
 import { checkHostName, checkOrigin, checkToken } from './proxy/client-check.ts';
 import type { Exchange } from './proxy/exchange.ts';
-import { checkResponseHead, forward, translateUpstreamError } from './proxy/forward.ts';
+import { checkResponseHead, forward, translateUpstreamError, upstreamUrl } from './proxy/forward.ts';
 import { checkFraming, type Framing } from './proxy/framing.ts';
 import { clientHeaders, upstreamHeaders } from './proxy/headers.ts';
 import { checkDeclaredLength, checkProfile, matchRule } from './proxy/match.ts';
@@ -69,7 +70,8 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     checkEncodedSlash(target, client.config);
     checkOrigin(request.headers, client.config.allowOrigins);
     if (client.config.address.kind === 'tcp') checkHostName(request.headers, client.config.address.hosts);
-    if (client.token !== undefined) checkToken(request.headers, await available(client.token));
+    if (client.token !== undefined)
+      checkToken(request.headers, await available(client.token, exchange.abort.signal));
     return { client, target, framing };
   }
 
@@ -90,21 +92,21 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     if (options.isStopping()) throw new ProxyError('shutting_down', 'the proxy is stopping');
     const cap = client.config.maxConcurrent ?? limits.maxConcurrent;
     exchange.onEnd(concurrency.acquire(exchange.listener, provider.config.name, cap));
-    const credentials = await available(provider.vault.current);
-
     const watch = watchdog.watch(limits, (error) => exchange.abort.abort(error));
     exchange.onEnd(watch.stop);
+    const credentials = await available(provider.vault.current, exchange.abort.signal);
     const headers = upstreamHeaders(exchange.request.headers, provider.policy);
     const body = await readBody(exchange, framing, limits.maxRequestBody, watch, headers);
     const upstreamRequest = { headers, query: match.query };
     for (const { placement, secret } of credentials.injections) inject(upstreamRequest, placement, secret);
 
+    const url = upstreamUrl(provider.config.origin, provider.config.basePath + path + upstreamRequest.query);
+
     exchange.forwarded = true;
     watch.upload(body instanceof ReadableStream ? 'client' : 'sent');
     const response = await forward({
       method,
-      origin: provider.config.origin,
-      target: provider.config.basePath + path + upstreamRequest.query,
+      url,
       headers,
       body,
       signal: exchange.abort.signal,
@@ -166,11 +168,12 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     const { automaton } = credentials;
     const { maxResponseBody } = provider.config.limits;
     const head = checkResponseHead(exchange.method, response, rule.options, maxResponseBody);
-    const { headers } = clientHeaders(
+    const { headers, dropped } = clientHeaders(
       response.headers,
       provider.policy,
       (text) => automaton !== undefined && carriesSecret(automaton, text),
     );
+    if (dropped > 0) exchange.note = 'credential_reflected in a response header, which was dropped';
     const { status } = head;
     if (!head.hasBody || response.body === null) {
       exchange.end({ kind: 'done', status });
@@ -207,9 +210,11 @@ function printable(text: string): string {
 }
 
 /** What `read` yields; a secret that cannot be read at the moment fails closed. */
-async function available<T>(read: () => T | Promise<T>): Promise<T> {
+async function available<T>(read: () => T | Promise<T>, signal: AbortSignal): Promise<T> {
   try {
-    return await read();
+    const value = read();
+    // A command may take its time; the exchange's limits hold meanwhile.
+    return value instanceof Promise ? await unlessAborted(value, signal) : value;
   } catch (error) {
     if (error instanceof SecretError) throw new ProxyError('credential_unavailable', error.message);
     throw error;

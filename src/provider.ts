@@ -17,7 +17,10 @@ export interface Provider {
   readonly upstream: Upstream;
 }
 
-/** @throws the system's error for a CA, certificate or key file that cannot be read */
+/** A CA, certificate or key file that cannot be used; the message names its configuration key. */
+export class PemFileError extends Error {}
+
+/** @throws PemFileError for a CA, certificate or key file that cannot be used */
 export function prepareProviders(
   config: Config,
   runtime: Pick<Runtime, 'openUpstream'>,
@@ -43,11 +46,9 @@ export function prepareProviders(
         ),
       ]),
       upstream: runtime.openUpstream({
-        ca: readOptional(provider.tls.caFile ?? config.server.caFile),
-        cert: readOptional(provider.tls.certFile),
-        key: readOptional(provider.tls.keyFile),
-        // Plain HTTP is for loopback and unix sockets only, which no proxy can reach.
-        proxy: provider.origin.startsWith('https:') ? config.server.upstreamProxy : undefined,
+        ...readTls(provider, config.server.caFile),
+        // No proxy can reach loopback (which is all that plain HTTP is for) or a unix socket.
+        proxy: isProxied(provider) ? config.server.upstreamProxy : undefined,
         socket: provider.upstreamSocket,
       }),
     });
@@ -55,6 +56,37 @@ export function prepareProviders(
   return prepared;
 }
 
-function readOptional(path: string | undefined): string | undefined {
-  return path === undefined ? undefined : readFileSync(path, 'utf8');
+function isProxied(provider: ProviderConfig): boolean {
+  return provider.origin.startsWith('https:') && provider.upstreamSocket === undefined;
+}
+
+function readTls(provider: ProviderConfig, serverCaFile: string | undefined) {
+  const { caFile, certFile, keyFile } = provider.tls;
+  const at = (key: string) => `providers.${provider.name}.${key}`;
+  return {
+    ca:
+      caFile === undefined
+        ? readPem('server.ca_file', serverCaFile, 'CERTIFICATE')
+        : readPem(at('ca_file'), caFile, 'CERTIFICATE'),
+    cert: readPem(at('client_cert'), certFile, 'CERTIFICATE'),
+    key: readPem(at('client_key'), keyFile, 'PRIVATE KEY'),
+  };
+}
+
+/** @throws PemFileError naming the key for a file that cannot be read or holds no such block */
+function readPem(key: string, path: string | undefined, block: string): string | undefined {
+  if (path === undefined) return undefined;
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    const { code } = error as { code?: string };
+    throw new PemFileError(
+      `${key}: ${path} ${code === 'ENOENT' ? 'does not exist' : `cannot be read (${code ?? 'unknown error'})`}`,
+    );
+  }
+  if (!new RegExp(`-----BEGIN (?:[A-Z]+ )?${block}-----`).test(text)) {
+    throw new PemFileError(`${key}: ${path} holds no PEM block of type ${block}`);
+  }
+  return text;
 }

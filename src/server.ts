@@ -3,7 +3,6 @@ import { createApp } from './app.ts';
 import type { Config, ListenerConfig } from './config/effective.ts';
 import { describeListener } from './discovery.ts';
 import { createConcurrency } from './guards/concurrency.ts';
-import { isAboveHalf } from './guards/descriptors.ts';
 import { createIdleConnections, TICK_MS } from './guards/idle-connections.ts';
 import { type OpenListener, openListener } from './listeners.ts';
 import type { Log } from './log.ts';
@@ -51,13 +50,13 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const concurrency = createConcurrency();
   const watchdog = createWatchdog(now);
   const open: OpenListener[] = [];
-  const limit = descriptorLimit();
-  const idle = createIdleConnections(
-    () => isAboveHalf(limit, openDescriptors()),
-    () => {
+  const idle = createIdleConnections({
+    limit: descriptorLimit(),
+    countOpen: openDescriptors,
+    sweep: () => {
       for (const listener of open) listener.closeIdle();
     },
-  );
+  });
   const pipeline = createPipeline({
     providers,
     concurrency,

@@ -9,7 +9,7 @@ import {
 } from './credentials/source.ts';
 import { DESCRIPTOR_RESERVE, DESCRIPTORS_PER_REQUEST } from './guards/descriptors.ts';
 import type { Log } from './log.ts';
-import { type Provider, prepareProviders } from './provider.ts';
+import { PemFileError, type Provider, prepareProviders } from './provider.ts';
 import { descriptorLimit } from './runtime/proc.ts';
 import type { Runtime } from './runtime/runtime.ts';
 import { reviewUpstreamAddresses } from './upstream-addresses.ts';
@@ -73,7 +73,8 @@ function prepare(config: Config, runtime: Runtime, context: SourceContext): Prep
   try {
     return { providers: prepareProviders(config, runtime, context), tokens };
   } catch (error) {
-    throw new StartError('config', error instanceof Error ? error.message : 'a provider cannot be prepared');
+    if (error instanceof PemFileError) throw new StartError('config', error.message);
+    throw error;
   }
 }
 

@@ -20,3 +20,18 @@ export function readArgs<T extends ParseArgsOptionsConfig>(
     throw new CliError(EXIT.usage, message, `isoproxy help ${command}`);
   }
 }
+
+/**
+ * The same for a command that takes options only.
+ * @throws CliError (64) also for any other argument: `serve other.toml` must not serve the default configuration
+ */
+export function readOptions<T extends ParseArgsOptionsConfig>(
+  command: string,
+  args: readonly string[],
+  options: T,
+) {
+  const { values, positionals } = readArgs(command, args, options);
+  if (positionals.length === 0) return values;
+  const hint = 'config' in options ? 'name the file with --config FILE' : `isoproxy help ${command}`;
+  throw new CliError(EXIT.usage, `${command} takes no argument`, hint);
+}

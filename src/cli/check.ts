@@ -2,7 +2,7 @@
 import { ConfigError, type Problem } from '../config/config-error.ts';
 import type { Config } from '../config/effective.ts';
 import { loadConfig } from '../config/load.ts';
-import { readArgs } from './args.ts';
+import { readOptions } from './args.ts';
 import { configToJson, formatConfig } from './check-report.ts';
 import { CliError, type Command, EXIT, type Io, warn } from './command.ts';
 
@@ -39,14 +39,12 @@ interface Outcome {
 /** The command; `hooks` brings what reads secrets, so that this file cannot. */
 export function createCheckCommand(hooks: CheckHooks = {}): Command {
   async function run(args: readonly string[], io: Io): Promise<number> {
-    const { values, positionals } = readArgs('check', args, {
+    const values = readOptions('check', args, {
       config: { type: 'string' },
       json: { type: 'boolean' },
       strict: { type: 'boolean' },
       secrets: { type: 'boolean' },
     });
-    if (positionals.length > 0)
-      throw new CliError(EXIT.usage, 'check takes no argument', 'name the file with --config FILE');
     const { config, problems } = load(values.config, io);
     const secrets = values.secrets && config !== undefined ? await readSecrets(config, io) : undefined;
     const outcome = { config, problems, secrets };

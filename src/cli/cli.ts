@@ -1,8 +1,9 @@
 /** The command table, and the one place where a command's failure becomes text and an exit code. */
 import { ConfigError } from '../config/config-error.ts';
 import { runtime } from '../runtime/index.ts';
-import { findSecretProblems } from '../startup.ts';
+import { findSecretProblems, StartError } from '../startup.ts';
 import { VERSION } from '../version.ts';
+import { readOptions } from './args.ts';
 import { createCheckCommand } from './check.ts';
 import { requireCleanStart } from './clean-start.ts';
 import { CliError, type Command, EXIT, type Io, printError } from './command.ts';
@@ -16,7 +17,8 @@ const version: Command = {
   name: 'version',
   summary: 'print the version',
   usage: 'isoproxy version\n',
-  run: (_args, io) => {
+  run: (args, io) => {
+    readOptions('version', args, {});
     io.stdout(`isoproxy ${VERSION}\n`);
     return EXIT.ok;
   },
@@ -27,7 +29,9 @@ const help: Command = {
   summary: 'show this overview, or the help of one command',
   usage: 'isoproxy help [COMMAND]\n',
   run: (args, io) => {
-    const name = args[0];
+    const [name, ...more] = args;
+    if (more.length > 0)
+      throw new CliError(EXIT.usage, 'help takes one command', 'isoproxy help lists the commands');
     if (name === undefined) {
       io.stdout(overview());
       return EXIT.ok;
@@ -98,6 +102,10 @@ function report(error: unknown, io: Io): number {
   if (error instanceof CliError) {
     printError(io, error.message, error.hint);
     return error.exitCode;
+  }
+  if (error instanceof StartError) {
+    printError(io, error.message, error.hint);
+    return error.kind === 'config' ? EXIT.config : EXIT.unavailable;
   }
   if (error instanceof ConfigError) {
     for (const problem of error.problems) printError(io, problem.text, problem.hint);

@@ -9,7 +9,7 @@ import { createLog } from '../log.ts';
 import type { AccessRecord } from '../proxy/exchange.ts';
 import { runtime } from '../runtime/index.ts';
 import { startServer } from '../server.ts';
-import { readArgs } from './args.ts';
+import { readOptions } from './args.ts';
 import { requireCleanStart } from './clean-start.ts';
 import { type Command, EXIT, type Io, paint } from './command.ts';
 import { createDemoUpstream, type SeenRequest } from './demo-upstream.ts';
@@ -27,7 +27,7 @@ sent beside what the upstream received, and the records. Everything lives in a t
 gone afterwards; nothing leaves this machine.
 `,
   async run(args, io) {
-    readArgs('demo', args, {});
+    readOptions('demo', args, {});
     requireCleanStart(io);
     const directory = mkdtempSync(join(tmpdir(), 'isoproxy-demo-'));
     try {

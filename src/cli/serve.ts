@@ -5,11 +5,10 @@ import { loadConfig } from '../config/load.ts';
 import { createLineSink, createLog, type LineSink, type Log } from '../log.ts';
 import { runtime } from '../runtime/index.ts';
 import { type RunningServer, startServer } from '../server.ts';
-import { StartError } from '../startup.ts';
 import { VERSION } from '../version.ts';
-import { readArgs } from './args.ts';
+import { readOptions } from './args.ts';
 import { requireCleanStart } from './clean-start.ts';
-import { CliError, type Command, EXIT, type Io, warn } from './command.ts';
+import { type Command, EXIT, type Io, warn } from './command.ts';
 
 /** How long the last log lines may take at exit, ms. */
 const FLUSH_MS = 1_000;
@@ -29,7 +28,7 @@ One access line per request and one line per event go to stderr, as JSON or text
 Exit codes: 0 stopped, 69 a socket is in use, 78 the configuration or a secret is not usable.
 `,
   async run(args, io) {
-    const { values } = readArgs('serve', args, { config: { type: 'string' } });
+    const values = readOptions('serve', args, { config: { type: 'string' } });
     requireCleanStart(io);
     const config = loadConfig({ file: values.config, env: io.env });
     for (const text of config.warnings) warn(io, text);
@@ -41,7 +40,8 @@ async function runServer(config: Config, io: Io): Promise<number> {
   const sink = createLineSink(runtime.writeStderr);
   const log = createLog({ ...config.log, sink, wallNow: Date.now });
   keepAlive(log);
-  const server = await start(config, log, io);
+  const now = () => performance.now();
+  const server = await startServer({ config, runtime, log, env: io.env, now, wallNow: Date.now });
   log.event('info', 'listening', {
     version: VERSION,
     runtime: `${runtime.name} ${runtime.version}`,
@@ -51,22 +51,6 @@ async function runServer(config: Config, io: Io): Promise<number> {
     ),
   });
   return untilStopped(server, config, log, sink);
-}
-
-async function start(config: Config, log: Log, io: Io): Promise<RunningServer> {
-  try {
-    return await startServer({
-      config,
-      runtime,
-      log,
-      env: io.env,
-      now: () => performance.now(),
-      wallNow: Date.now,
-    });
-  } catch (error) {
-    if (!(error instanceof StartError)) throw error;
-    throw new CliError(error.kind === 'config' ? EXIT.config : EXIT.unavailable, error.message, error.hint);
-  }
 }
 
 /**
@@ -86,7 +70,11 @@ function keepAlive(log: Log): void {
 function untilStopped(server: RunningServer, config: Config, log: Log, sink: LineSink): Promise<number> {
   return new Promise((resolve) => {
     let stopping = false;
-    const onSignal = (signal: string) => async () => {
+    const onSignal = (signal: string) => () => {
+      // Whatever goes wrong while it stops, it stops.
+      handle(signal).catch(() => resolve(EXIT.internal));
+    };
+    async function handle(signal: string): Promise<void> {
       if (stopping) {
         log.event('warn', 'stopped_at_once', { signal, in_flight: server.inFlight() });
         await sink.flush(FLUSH_MS);
@@ -103,7 +91,7 @@ function untilStopped(server: RunningServer, config: Config, log: Log, sink: Lin
       log.event('info', 'stopped', { finished });
       await sink.flush(FLUSH_MS);
       resolve(EXIT.ok);
-    };
+    }
     process.on('SIGTERM', onSignal('SIGTERM'));
     process.on('SIGINT', onSignal('SIGINT'));
     // Without a handler SIGHUP would end the process; this version cannot reload.

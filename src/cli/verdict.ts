@@ -5,7 +5,7 @@ import { ERRORS, type ErrorCode, ProxyError } from '../errors.ts';
 import { permitsHost } from '../proxy/network-profile.ts';
 import { compilePattern } from '../proxy/pattern.ts';
 import { queryNames, stripQuery } from '../proxy/query.ts';
-import { type DenyReason, decide, METHODS, type Rule } from '../proxy/rules.ts';
+import { type DenyReason, decide, keepsEncodedSlash, METHODS, type Rule } from '../proxy/rules.ts';
 import { parseTarget, splitProvider, type Target } from '../proxy/target.ts';
 import { endpointToml, tomlString } from './toml-text.ts';
 
@@ -55,12 +55,18 @@ export function judge(config: Config, listener: ListenerConfig, method: string, 
     if (error instanceof ProxyError) return deny(error.code, error.reason);
     throw error;
   }
-  if (OWN_ROUTES.includes(target.path) && method === 'GET')
+  if (OWN_ROUTES.includes(target.path) && (method === 'GET' || method === 'HEAD'))
     return { listener: listener.name, result: 'allow', reason: 'answered by isoproxy itself' };
   const split = splitProvider(target.path, listener.mount);
   const provider = listener.providers.includes(split.provider)
     ? config.providers.get(split.provider)
     : undefined;
+  const refusesSlash =
+    target.hasEncodedSlash && !(provider !== undefined && keepsEncodedSlash(provider.rules, split.path));
+  if (refusesSlash) {
+    if (provider === undefined) return deny('bad_target', 'only a provider of this listener can keep %2F');
+    return judgeRules(listener, provider, method, split.path, target, deny);
+  }
   if (provider === undefined)
     return deny('unknown_provider', ...unknownProvider(config, listener, split.provider));
   if (listener.networkProfile !== undefined && !permitsHost(listener.networkProfile, provider.hostname)) {
@@ -125,7 +131,8 @@ function judgeRules(
     };
   }
   const nearest = decision.nearest === undefined ? nearestRules(provider, method, path) : [decision.nearest];
-  const code = hasEncodedSlash ? 'bad_target' : 'endpoint_not_allowed';
+  const refusesSlash = hasEncodedSlash && !keepsEncodedSlash(provider.rules, path);
+  const code = refusesSlash || decision.reason === 'encoded_slash' ? 'bad_target' : 'endpoint_not_allowed';
   const fix =
     path === ''
       ? undefined

@@ -105,7 +105,7 @@ function refuseTooManyInFlight(
 ): void {
   let sum = 0;
   for (const { config } of listeners) {
-    for (const name of config.providers) {
+    for (const name of config.mount === undefined ? config.providers : [config.mount]) {
       sum += config.maxConcurrent ?? providers.get(name)?.limits.maxConcurrent ?? 0;
     }
   }

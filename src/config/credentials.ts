@@ -52,12 +52,6 @@ function slotOf(placement: Placement): string {
   return `header ${placement.kind === 'basic' ? 'authorization' : foldName(placement.name)}`;
 }
 
-/** The header that a credential is injected into, if it is one; lower case. */
-export function injectedHeader(placement: Placement): string | undefined {
-  if (placement.kind === 'query') return undefined;
-  return placement.kind === 'basic' ? 'authorization' : placement.name;
-}
-
 function compilePlacement(
   table: CredentialTable,
   place: Place,

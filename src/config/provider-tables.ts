@@ -1,8 +1,8 @@
 /** The tables of a provider whose keys are free: headers, default_headers, client_env. */
 import type { CredentialConfig } from '../credentials/credential.ts';
+import { injectedHeader } from '../credentials/inject.ts';
 import { foldName } from '../proxy/header-names.ts';
 import { ValueError } from './config-error.ts';
-import { injectedHeader } from './credentials.ts';
 import { parseConstantHeader, parseHeaderValue } from './header-fields.ts';
 import { parseVariable } from './names.ts';
 import { at, type Place, type Report } from './place.ts';

@@ -16,7 +16,7 @@ const source = {
   env: v.optional(text(parseVariable)),
   /** Name of a systemd credential (LoadCredential=), a file in $CREDENTIALS_DIRECTORY. */
   systemd: v.optional(text(parseCredentialName)),
-  /** Program and arguments; its first output line is the secret. The program's path is absolute. */
+  /** Program and arguments; what it prints, one line, is the secret. The program's path is absolute. */
   command: v.optional(
     v.pipe(
       v.array(v.string()),

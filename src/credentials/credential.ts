@@ -17,7 +17,7 @@ export type SecretSource =
   | { readonly kind: 'env'; readonly variable: string }
   /** A systemd credential: the file of that name in `$CREDENTIALS_DIRECTORY`. */
   | { readonly kind: 'systemd'; readonly name: string }
-  /** The first line that a program prints. Environment: PATH, HOME, LANG only. */
+  /** What a program prints, exactly one line. Environment: PATH, HOME, LANG only. */
   | {
       readonly kind: 'command';
       readonly argv: readonly [string, ...string[]];

@@ -54,9 +54,9 @@ export function createSecretReader(
       return { read };
     }
     case 'file':
-      return createFileReader(source.path, unsafeShortSecret, context.now);
+      return createFileReader(() => source.path, unsafeShortSecret, context.now);
     case 'systemd':
-      return createFileReader(systemdPath(source.name, context.env), unsafeShortSecret, context.now);
+      return createFileReader(() => systemdPath(source.name, context.env), unsafeShortSecret, context.now);
     case 'command':
       return createCommandReader(source, unsafeShortSecret, context);
   }
@@ -81,7 +81,7 @@ function systemdPath(name: string, env: SourceContext['env']): string {
  * Reads a secret file through one descriptor, so that what is checked is what is read.
  * @throws SecretError if it is missing, not a regular file, too open or too large.
  */
-export function readSecretFile(path: string): { text: string; stat: Stats } {
+function readSecretFile(path: string): { text: string; stat: Stats } {
   let fd: number;
   try {
     // Without O_NONBLOCK a pipe in its place would block the start.
@@ -127,14 +127,14 @@ function octal(mode: number): string {
   return `0${mode.toString(8).padStart(3, '0')}`;
 }
 
-function createFileReader(path: string, unsafeShortSecret: boolean, now: () => number): SecretReader {
+function createFileReader(pathOf: () => string, unsafeShortSecret: boolean, now: () => number): SecretReader {
   let known: { secret: Secret; stat: Stats } | undefined;
   let checkedAt = Number.NEGATIVE_INFINITY;
 
   function isUnchanged(): boolean {
     if (known === undefined) return false;
     try {
-      const stat = statSync(path);
+      const stat = statSync(pathOf());
       const { stat: old } = known;
       return (
         stat.mtimeMs === old.mtimeMs &&
@@ -153,7 +153,7 @@ function createFileReader(path: string, unsafeShortSecret: boolean, now: () => n
     if (known === undefined || !isUnchanged()) {
       // Forget the old value first: if the new one cannot be read, the request fails closed.
       known = undefined;
-      const { text, stat } = readSecretFile(path);
+      const { text, stat } = readSecretFile(pathOf());
       known = { secret: toSecret(text, unsafeShortSecret), stat };
     }
     checkedAt = at;

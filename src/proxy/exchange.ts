@@ -51,6 +51,8 @@ export interface Exchange {
   bytesOut: number;
   /** Status of the answer whose head has gone out; a later failure can only cut its body. */
   sentStatus: number | undefined;
+  /** What the record says besides a failure; empty if nothing. */
+  note: string;
   /** Marks the arrival of the upstream's response head. */
   readonly markHead: () => void;
   /** Called at the end, in reverse order of registration. */
@@ -94,6 +96,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
     provider: '',
     rule: '',
     bytesOut: 0,
+    note: '',
     sentStatus: undefined,
     markHead() {
       headAt = options.now();
@@ -127,7 +130,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
       bytes_out: of.bytesOut,
       ttfb_ms: headAt === undefined ? null : round(headAt - startedAt),
       duration_ms: round(options.now() - startedAt),
-      error: failed?.reason ?? '',
+      error: failed?.reason ?? of.note,
     };
   }
 

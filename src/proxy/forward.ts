@@ -10,10 +10,8 @@ export type Upstream = (url: string, init: RequestInit) => Promise<Response>;
 
 export interface UpstreamRequest {
   readonly method: string;
-  /** Scheme and authority of the provider, from the configuration only. */
-  readonly origin: string;
-  /** Base path, canonical path and query, as judged. */
-  readonly target: string;
+  /** Made by upstreamUrl. */
+  readonly url: string;
   readonly headers: Headers;
   readonly body: Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array<ArrayBuffer>> | undefined;
   readonly signal: AbortSignal;
@@ -28,15 +26,20 @@ export interface UpstreamRequest {
 const NEVER_REPEATED = new Set(['PUT', 'DELETE']);
 
 /**
+ * The URL of an upstream request: scheme and authority from the configuration, the rest as it was judged.
+ * @throws ProxyError bad_target if the URL parser would make something else of it (Bun's fetch sends "//x" as "/x")
+ */
+export function upstreamUrl(origin: string, target: string): string {
+  const url = origin + target;
+  if (new URL(url).href !== url) throw new ProxyError('bad_target', 'target changes when it is normalised');
+  return url;
+}
+
+/**
  * Sends a request and resolves at the response head.
- * @throws ProxyError bad_target if the URL parser would send something else than what was judged;
- * upstream_* for a failure; the signal's reason if the exchange was given up.
+ * @throws ProxyError upstream_* for a failure; the signal's reason if the exchange was given up.
  */
 export async function forward(request: UpstreamRequest): Promise<Response> {
-  const url = request.origin + request.target;
-  // The rules judged this text; what the URL parser makes of it must be the same text (Bun's fetch sends
-  // "//x" as "/x").
-  if (new URL(url).href !== url) throw new ProxyError('bad_target', 'target changes when it is normalised');
   const init = {
     method: request.method,
     headers: request.headers,
@@ -47,7 +50,7 @@ export async function forward(request: UpstreamRequest): Promise<Response> {
     duplex: 'half',
   } as RequestInit;
   try {
-    return await request.upstream(url, init);
+    return await request.upstream(request.url, init);
   } catch (error) {
     throw translateUpstreamError(error, request.signal);
   }

@@ -67,7 +67,12 @@ export function stripQuery(query: string, names: ReadonlySet<string>): string {
 
 /** Appends `name=value`, both percent-encoded, to a query. */
 export function appendQuery(query: string, name: string, value: string): string {
-  const pair = `${encodeURIComponent(name)}=${encodeURIComponent(value)}`;
+  const pair = `${encode(name)}=${encode(value)}`;
   if (query === '' || query === '?') return `?${pair}`;
   return query.endsWith('&') ? `${query}${pair}` : `${query}&${pair}`;
+}
+
+/** The apostrophe too, which encodeURIComponent leaves and the URL parser would encode (WHATWG URL, special-query). */
+function encode(text: string): string {
+  return encodeURIComponent(text).replaceAll("'", '%27');
 }

@@ -29,7 +29,7 @@ interface Form {
 
 export interface ReflectionAutomaton {
   /** Next state by `state * 256 + byte`. State 0 is the start. */
-  readonly next: Uint16Array;
+  readonly next: Uint16Array | Uint32Array;
   /** 1 where a whole form ends. */
   readonly final: Uint8Array;
   /** How many bytes back the longest tail to be held back begins; 0 = nothing to hold. */
@@ -98,8 +98,9 @@ interface TrieNode {
 function compile(forms: readonly Form[]): ReflectionAutomaton {
   const nodes: TrieNode[] = [{ children: new Map(), depth: 0, final: false, hold: 0 }];
   for (const form of forms) insert(nodes, form);
-  const next = new Uint16Array(nodes.length * 256);
-  const fail = new Uint16Array(nodes.length);
+  const next =
+    nodes.length > 0xffff ? new Uint32Array(nodes.length * 256) : new Uint16Array(nodes.length * 256);
+  const fail = new Uint32Array(nodes.length);
   const queue: number[] = [];
   for (const [byte, child] of (nodes[0] as TrieNode).children) {
     next[byte] = child;

@@ -1,5 +1,6 @@
 /** The request body on its way up: read whole when small, else streamed with backpressure; always counted. */
 import { ProxyError } from '../errors.ts';
+import { unlessAborted } from './abort.ts';
 import type { Watch } from './watch.ts';
 
 /**
@@ -49,18 +50,9 @@ export function createRequestBody(request: Request): RequestBody {
   }
 
   async function readWhole(signal: AbortSignal): Promise<Bytes> {
-    // The read itself cannot be cancelled; the exchange can be given up meanwhile.
-    const { promise: givenUp, reject } = Promise.withResolvers<never>();
-    const onAbort = () => reject(signal.reason);
-    if (signal.aborted) onAbort();
-    signal.addEventListener('abort', onAbort);
-    try {
-      const body = new Uint8Array(await Promise.race([request.arrayBuffer(), givenUp]));
-      count = body.byteLength;
-      return body;
-    } finally {
-      signal.removeEventListener('abort', onAbort);
-    }
+    const body = new Uint8Array(await unlessAborted(request.arrayBuffer(), signal));
+    count = body.byteLength;
+    return body;
   }
 
   function stream(limit: number, watch: Watch, fail: (error: ProxyError) => void): ReadableStream<Bytes> {

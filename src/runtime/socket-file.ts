@@ -17,9 +17,6 @@ import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
 import process from 'node:process';
 
-/** sun_path holds 108 bytes with its terminating NUL (unix(7)). */
-export const MAX_SOCKET_PATH_BYTES = 107;
-
 /** A socket that cannot be opened; `message` is complete, `hint` says what to do. */
 export class SocketFileError extends Error {
   readonly hint: string;
@@ -61,7 +58,7 @@ export function prepareDirectory(path: string, socketMode: number): void {
 }
 
 /**
- * Binds a socket at `path`. `bind` listens on the path that it is given.
+ * Binds a socket at `path`. `bind` listens on the path that it is given; `discard` stops what it returned.
  * @throws SocketFileError for a live socket, a foreign file, or an unknown group.
  */
 export async function bindSocket<T>(
@@ -69,6 +66,7 @@ export async function bindSocket<T>(
   mode: number,
   group: string | undefined,
   bind: (path: string) => T,
+  discard: (server: T) => void,
 ): Promise<{ readonly server: T; readonly file: SocketFile }> {
   const gid = group === undefined ? undefined : groupId(group);
   await refuseForeign(path);
@@ -81,18 +79,40 @@ export async function bindSocket<T>(
   } finally {
     process.umask(umask);
   }
-  if (gid !== undefined) chownSync(temporary, -1, gid);
-  chmodSync(temporary, mode);
   const { dev, ino } = lstatSync(temporary);
-  renameSync(temporary, path);
+  try {
+    if (gid !== undefined) setGroup(temporary, gid, group);
+    chmodSync(temporary, mode);
+    renameSync(temporary, path);
+  } catch (error) {
+    unlinkSync(temporary);
+    discard(server);
+    throw error;
+  }
   const isOurs = () => {
     const now = lstat(path);
     return now !== undefined && now.dev === dev && now.ino === ino;
   };
   const remove = () => {
-    if (isOurs()) unlinkSync(path);
+    try {
+      if (isOurs()) unlinkSync(path);
+    } catch {
+      // Left behind, it is a stale socket, which the next start replaces; stopping must not fail over it.
+    }
   };
   return { server, file: { isOurs, remove } };
+}
+
+function setGroup(path: string, gid: number, group: string | undefined): void {
+  try {
+    chownSync(path, -1, gid);
+  } catch (error) {
+    if ((error as { code?: string }).code !== 'EPERM') throw error;
+    throw new SocketFileError(
+      `this user is not in group ${group}`,
+      'add it with usermod -aG, or set another group',
+    );
+  }
 }
 
 /** Lets nothing but a dead socket of our own be replaced. */

@@ -151,7 +151,7 @@ describe('a command', () => {
 
 test('a systemd credential needs its directory', () => {
   const config = { source: { kind: 'systemd' as const, name: 'x' }, unsafeShortSecret: false };
-  expect(() => createSecretReader(config, { env: {}, now: () => 0 })).toThrow('CREDENTIALS_DIRECTORY');
+  expect(() => createSecretReader(config, { env: {}, now: () => 0 }).read()).toThrow('CREDENTIALS_DIRECTORY');
 });
 
 describe('injection', () => {

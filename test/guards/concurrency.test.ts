@@ -1,7 +1,6 @@
 import { expect, test } from 'bun:test';
 import { ProxyError } from '../../src/errors.ts';
 import { createConcurrency } from '../../src/guards/concurrency.ts';
-import { isAboveHalf } from '../../src/guards/descriptors.ts';
 import { createIdleConnections } from '../../src/guards/idle-connections.ts';
 
 test('a pair has its own cap, and a place that is given back is free again', () => {
@@ -25,47 +24,58 @@ test('names that run together are different pairs', () => {
   expect(() => acquire('a', 'b-c', 1)).not.toThrow();
 });
 
+/** A count that the test sets, with a limit of 100. */
+function start(open: number | undefined, limit: number | undefined = 100) {
+  const state = { open, sweeps: 0 };
+  const idle = createIdleConnections({ limit, countOpen: () => state.open, sweep: () => state.sweeps++ });
+  return { state, idle };
+}
+
 test.each([
   [100, 50, false],
   [100, 51, true],
   [undefined, 1_000_000, false],
   [100, undefined, false],
-])('of %p descriptors %p open: above half is %p', (limit, open, expected) => {
-  expect(isAboveHalf(limit, open)).toBe(expected);
+])('of %p descriptors %p open: answers close their connection: %p', (limit, open, expected) => {
+  const { idle } = start(open, limit);
+  if (limit === undefined) {
+    const unknown = createIdleConnections({ limit: undefined, countOpen: () => open, sweep: () => {} });
+    unknown.tick();
+    expect(unknown.isClosing()).toBe(false);
+    return;
+  }
+  idle.tick();
+  expect(idle.isClosing()).toBe(expected);
 });
 
 test('idle connections are swept once a minute, and answers close theirs in the second before', () => {
-  let sweeps = 0;
-  const idle = createIdleConnections(
-    () => false,
-    () => sweeps++,
-  );
-  const seen: [number, boolean][] = [];
+  const { state, idle } = start(0);
+  const announced: number[] = [];
   for (let second = 1; second <= 121; second++) {
     idle.tick();
-    if (idle.isClosing() || sweeps > seen.length) seen.push([second, idle.isClosing()]);
+    if (idle.isClosing()) announced.push(second);
   }
-  expect(seen).toEqual([
-    [60, true],
-    [120, true],
-  ]);
-  expect(sweeps).toBe(2);
+  expect(announced).toEqual([60, 120]);
+  expect(state.sweeps).toBe(2);
 });
 
 test('while descriptors run short, every second is announced and swept', () => {
-  let short = true;
-  let sweeps = 0;
-  const idle = createIdleConnections(
-    () => short,
-    () => sweeps++,
-  );
+  const { state, idle } = start(90);
   idle.tick();
-  expect([idle.isClosing(), sweeps]).toEqual([true, 0]);
+  expect([idle.isClosing(), state.sweeps]).toEqual([true, 0]);
   idle.tick();
-  expect([idle.isClosing(), sweeps]).toEqual([true, 1]);
-  short = false;
+  expect([idle.isClosing(), state.sweeps]).toEqual([true, 1]);
+  state.open = 10;
   idle.tick();
-  expect([idle.isClosing(), sweeps]).toEqual([false, 2]);
+  expect([idle.isClosing(), state.sweeps]).toEqual([false, 2]);
+});
+
+test('a burst within one second is noticed at the answer that crosses half, not at the next tick', () => {
+  const { state, idle } = start(0);
   idle.tick();
-  expect(sweeps).toBe(2);
+  for (let answers = 0; answers < 200; answers++) {
+    const closing = idle.isClosing();
+    if (!closing) state.open = (state.open ?? 0) + 1;
+  }
+  expect(state.open).toBe(51);
 });

@@ -28,6 +28,8 @@ const HEADERS_TIMEOUT_MS = 12_000;
 const CHECK_MS = 4_000;
 /** Requests behind a pending one; node:http would keep any number. */
 const MAX_BEHIND = 32;
+/** Connections that may wait to be accepted; Node's 511 refuses a burst of 600. */
+const BACKLOG = 4096;
 /** How long an upload may go on after its answer has ended. */
 const LINGER_MS = 2_000;
 
@@ -112,12 +114,12 @@ function serve({ address, handle }: ServeOptions): Server {
   });
   server.on('clientError', (error, socket) => onParserError(error, socket as Socket));
   if (address.kind === 'unix') {
-    server.listen(address.path);
+    server.listen({ path: address.path, backlog: BACKLOG });
   } else {
     const { hostname, port } = address;
     // node:http reports a port in use only later; this throws now.
     Deno.listen({ hostname, port }).close();
-    server.listen({ host: hostname, port });
+    server.listen({ host: hostname, port, backlog: BACKLOG });
   }
   return {
     stopAccepting: () => void server.close(),

@@ -15,8 +15,9 @@ export function descriptorLimit(): number | undefined {
 export function openDescriptors(): number | undefined {
   try {
     return readdirSync('/proc/self/fd').length;
-  } catch {
-    return undefined;
+  } catch (error) {
+    // Counting takes a descriptor as well: with none left, the count is known.
+    return (error as { code?: string }).code === 'EMFILE' ? Number.POSITIVE_INFINITY : undefined;
   }
 }
 

@@ -82,7 +82,7 @@ function readPem(key: string, path: string | undefined, block: string): string |
   } catch (error) {
     const { code } = error as { code?: string };
     throw new PemFileError(
-      `${key}: ${path} ${code === 'ENOENT' ? 'does not exist' : `cannot be read (${code ?? 'unknown error'})`}`,
+      `${key}: ${path} ${code === 'ENOENT' ? 'does not exist' : `cannot be read (${code ?? (error as Error).name})`}`,
     );
   }
   if (!new RegExp(`-----BEGIN (?:[A-Z]+ )?${block}-----`).test(text)) {

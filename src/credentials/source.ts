@@ -106,7 +106,7 @@ function openFailure(error: unknown): string {
   if (code === 'ENOENT')
     return 'does not exist; write the secret into it, for its owner only: install -m 600 /dev/stdin FILE';
   if (code === 'EACCES') return 'cannot be opened: permission denied';
-  return `cannot be opened (${code ?? 'unknown error'})`;
+  return `cannot be opened (${code ?? (error as Error).name})`;
 }
 
 function checkSecretFile(stat: Stats): void {

@@ -1,5 +1,6 @@
 /** What is wrong outside the configuration file is found at start: exit code, key and way out, and never a value. */
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
+import { join } from 'node:path';
 import { assertClean, makeCanary } from '../support/canary.ts';
 import { until } from '../support/deadline.ts';
 import {
@@ -42,8 +43,8 @@ describe('a start that cannot succeed exits 78 and names the key', () => {
   test.each<[string, Partial<SimpleConfigOptions>, RegExp]>([
     [
       'a CA file that is missing',
-      { provider: { ca_file: '/nowhere/ca.pem' } },
-      /providers\.api\.ca_file: \/nowhere\/ca\.pem does not exist/,
+      { provider: { ca_file: join(import.meta.dir, 'nowhere.pem') } },
+      /providers\.api\.ca_file: \S+nowhere\.pem does not exist/,
     ],
     [
       'a CA file that holds no certificate',
@@ -64,8 +65,8 @@ describe('a start that cannot succeed exits 78 and names the key', () => {
     ],
     [
       'a secret file that is missing, with what to do',
-      { provider: { credential: { header: 'x-api-key', file: '/nowhere/api.key' } } },
-      /file \/nowhere\/api\.key does not exist; write the secret into it.*install -m 600/,
+      { provider: { credential: { header: 'x-api-key', file: join(import.meta.dir, 'nowhere.key') } } },
+      /file \S+nowhere\.key does not exist; write the secret into it.*install -m 600/,
     ],
     [
       'a variable that is not set',
@@ -74,8 +75,12 @@ describe('a start that cannot succeed exits 78 and names the key', () => {
     ],
     [
       'a command that fails',
-      { provider: { credential: { header: 'x-api-key', file: undefined, command: ['/bin/false'] } } },
-      /command \/bin\/false failed with exit code 1/,
+      {
+        provider: {
+          credential: { header: 'x-api-key', file: undefined, command: ['/bin/sh', '-c', 'exit 1'] },
+        },
+      },
+      /command \/bin\/sh failed with exit code 1/,
     ],
   ])('%s', async (_name, more, text) => {
     const { code, stderr } = await failure(more);

@@ -1,7 +1,7 @@
 /** A configured upstream made ready for requests: secrets' readers, header policy, route. Reads no secret yet. */
 import { readFileSync } from 'node:fs';
 import type { Config, ProviderConfig } from './config/effective.ts';
-import { injectedHeader } from './credentials/inject.ts';
+import { credentialParameters, injectedHeader } from './credentials/inject.ts';
 import type { SourceContext } from './credentials/source.ts';
 import { createVault, type Vault } from './credentials/vault.ts';
 import type { Upstream } from './proxy/forward.ts';
@@ -39,12 +39,7 @@ export function prepareProviders(
         defaultHeaders: provider.defaultHeaders,
         allowSetCookie: provider.allowSetCookie,
       }),
-      credentialParameters: new Set([
-        ...provider.stripQuery,
-        ...placements.flatMap((placement) =>
-          placement.kind === 'query' ? [placement.parameter.toLowerCase()] : [],
-        ),
-      ]),
+      credentialParameters: credentialParameters(provider.stripQuery, placements),
       upstream: runtime.openUpstream({
         ...readTls(provider, config.server.caFile),
         // No proxy can reach loopback (which is all that plain HTTP is for) or a unix socket.

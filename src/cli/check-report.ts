@@ -2,7 +2,8 @@
 import type { Config, Limits, ListenAddress, ListenerConfig, ProviderConfig } from '../config/effective.ts';
 import { LIMIT_KEYS } from '../config/limits.ts';
 import { formatDuration, formatSize } from '../config/units.ts';
-import type { CredentialConfig, Placement, SecretSource } from '../credentials/credential.ts';
+import type { CredentialConfig, Placement } from '../credentials/credential.ts';
+import { describeSource } from '../credentials/source.ts';
 import type { Rule } from '../proxy/rules.ts';
 
 /** Text for a terminal. Header values and command arguments are left out: a secret may stand there. */
@@ -43,7 +44,7 @@ function formatAddress(address: ListenAddress): string {
     return `${address.path} (mode ${formatMode(address.mode)}${group})`;
   }
   const host = address.hostname.includes(':') ? `[${address.hostname}]` : address.hostname;
-  return `${host}:${address.port} (token from ${formatSource(address.token)})`;
+  return `${host}:${address.port} (token from ${describeSource(address.token)})`;
 }
 
 function formatMode(mode: number): string {
@@ -54,7 +55,7 @@ function formatProvider(provider: ProviderConfig): string {
   const from = provider.preset === undefined ? '' : ` (preset ${provider.preset})`;
   const via = provider.upstreamSocket === undefined ? '' : ` through ${provider.upstreamSocket}`;
   const credentials = provider.credentials.map(
-    (credential) => `${formatPlacement(credential.placement)} from ${formatSource(credential.source)}`,
+    (credential) => `${formatPlacement(credential.placement)} from ${describeSource(credential.source)}`,
   );
   return section(`provider ${provider.name}${from}`, [
     ['upstream', `${provider.origin}${provider.basePath}${via}`],
@@ -77,12 +78,6 @@ function formatProvider(provider: ProviderConfig): string {
 function formatPlacement(placement: Placement): string {
   if (placement.kind === 'header') return `header ${placement.name}`;
   return placement.kind === 'basic' ? 'basic authorization' : `query parameter ${placement.parameter}`;
-}
-
-function formatSource(source: SecretSource): string {
-  if (source.kind === 'file') return `file ${source.path}`;
-  if (source.kind === 'env') return `environment variable ${source.variable}`;
-  return source.kind === 'systemd' ? `systemd credential ${source.name}` : `command ${source.argv[0]}`;
 }
 
 function formatRule(rule: Rule): string {
@@ -163,7 +158,7 @@ function addressToJson(address: ListenAddress): Record<string, unknown> {
   return {
     tcp: { host: address.hostname, port: address.port },
     hosts: address.hosts,
-    token: formatSource(address.token),
+    token: describeSource(address.token),
   };
 }
 
@@ -175,7 +170,7 @@ function providerToJson(provider: ProviderConfig): Record<string, unknown> {
     upstream_socket: provider.upstreamSocket ?? null,
     credentials: provider.credentials.map((credential: CredentialConfig) => ({
       placement: formatPlacement(credential.placement),
-      source: formatSource(credential.source),
+      source: describeSource(credential.source),
     })),
     rules: provider.rules.rules.map((rule) => ({
       entry: rule.entry + 1,

@@ -115,6 +115,3 @@ function printText(outcome: Outcome, strict: boolean, io: Io): number {
 function counted(count: number): string {
   return count === 1 ? '1 warning' : `${count} warnings`;
 }
-
-/** `check` without the means to read secrets. */
-export const check: Command = createCheckCommand();

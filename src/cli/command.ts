@@ -4,11 +4,9 @@
 export const EXIT = {
   ok: 0,
   denied: 1,
-  notProven: 2,
   usage: 64,
   unavailable: 69,
   internal: 70,
-  ioError: 74,
   config: 78,
 } as const;
 

@@ -1,6 +1,8 @@
 /** What would happen to one request on one listener, and what would change it. Pure. */
+
 import type { Config, ListenerConfig, ProviderConfig } from '../config/effective.ts';
 import { editDistance, suggest } from '../config/suggest.ts';
+import { credentialParameters } from '../credentials/inject.ts';
 import { ERRORS, type ErrorCode, ProxyError } from '../errors.ts';
 import { permitsHost } from '../proxy/network-profile.ts';
 import { compilePattern } from '../proxy/pattern.ts';
@@ -113,7 +115,8 @@ function judgeRules(
   target: Target,
   deny: Deny,
 ): Verdict {
-  const query = stripQuery(target.query, credentialParameters(provider));
+  const placements = provider.credentials.map((credential) => credential.placement);
+  const query = stripQuery(target.query, credentialParameters(provider.stripQuery, placements));
   const names = queryNames(query);
   const { hasEncodedSlash } = target;
   const subject = { method, path, segments: path.slice(1).split('/'), queryNames: names, hasEncodedSlash };
@@ -142,14 +145,6 @@ function judgeRules(
       ? `nothing stands after /${provider.name}; the path of the API follows it`
       : REASONS[decision.reason];
   return deny(code, reason, { provider: provider.name, nearest, ...(fix === undefined ? {} : { fix }) });
-}
-
-/** Names that are cut out of the query before the rules see it. */
-function credentialParameters(provider: ProviderConfig): ReadonlySet<string> {
-  const injected = provider.credentials.flatMap(({ placement }) =>
-    placement.kind === 'query' ? [placement.parameter.toLowerCase()] : [],
-  );
-  return new Set([...provider.stripQuery, ...injected]);
 }
 
 /** At most three rules, nearest first; one with the right method beats one without. */

@@ -33,3 +33,14 @@ export function injectedHeader(placement: Placement): string | undefined {
   if (placement.kind === 'header') return placement.name.toLowerCase();
   return placement.kind === 'basic' ? 'authorization' : undefined;
 }
+
+/** Lower-case names of query parameters that carry credentials: the preset's, and those that are injected. */
+export function credentialParameters(
+  stripQuery: readonly string[],
+  placements: readonly Placement[],
+): ReadonlySet<string> {
+  const injected = placements.flatMap((placement) =>
+    placement.kind === 'query' ? [placement.parameter.toLowerCase()] : [],
+  );
+  return new Set([...stripQuery, ...injected]);
+}

@@ -8,7 +8,7 @@ import type { Watch } from './watch.ts';
  * forwards them at twice the rate of a stream (measured, RUNTIME-FACTS 16). POST and PATCH are also the
  * methods that the runtime never repeats by itself, whatever the form of the body.
  */
-export const SMALL_BODY_BYTES = 64 * 1024;
+const SMALL_BODY_BYTES = 64 * 1024;
 
 /** How much of a refused request's body is still read and dropped, for how long, and how long without a byte. */
 const DRAIN_BYTES = 64 * 1024 * 1024;

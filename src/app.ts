@@ -23,7 +23,7 @@ interface Bindings {
 export function createApp(options: AppOptions): (request: Request) => Promise<Response> {
   const { client, pipeline } = options;
   // Hono would find the path in the url by itself, decode it, and mis-route what has no usable url
-  // (RUNTIME-FACTS 5): it gets the one path that was parsed and judged.
+  // (docs/runtime.md 5): it gets the one path that was parsed and judged.
   const app = new Hono<{ Bindings: Bindings }>({
     getPath: (_request, context) => context?.env?.admitted.target.path ?? '/',
   });

@@ -2,7 +2,7 @@
  * Every refusal and failure that a client can see: one table, one error type, one Response maker.
  *
  * The text is constant per code. It never holds a path, a host, a stack or anything secret, because it
- * crosses into the sandbox (THREATS C5: thrown errors that hold a token). What went wrong in detail
+ * crosses into the sandbox (thrown errors that hold a token are a classic leak). What went wrong in detail
  * stands in the access record, on the host.
  */
 

@@ -6,7 +6,7 @@ const MIB = 1024 ** 2;
 const TIB = 1024 ** 4;
 const WEEK = 7 * 86_400_000;
 
-/** The runtime honours at most this many requests in flight (RUNTIME-FACTS 19). */
+/** The runtime honours at most this many requests in flight (docs/runtime.md 4). */
 export const MAX_IN_FLIGHT = 65_535;
 
 export const limitsSchema = v.strictObject({

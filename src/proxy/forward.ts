@@ -21,7 +21,7 @@ export interface UpstreamRequest {
 /**
  * Methods that the runtime repeats by itself when a kept-alive connection dies before any answer, and that
  * change something upstream. They get a connection of their own, on which nothing is repeated (measured,
- * RUNTIME-FACTS 22). GET, HEAD and OPTIONS may be repeated; POST and PATCH never are.
+ * docs/runtime.md 9). GET, HEAD and OPTIONS may be repeated; POST and PATCH never are.
  */
 const NEVER_REPEATED = new Set(['PUT', 'DELETE']);
 

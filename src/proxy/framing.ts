@@ -35,7 +35,7 @@ export function checkFraming(method: string, headers: Headers): Framing {
   return { declaredLength: length, hasBody };
 }
 
-/** Content-Length is digits only, once: the runtime joins equal repeats as "3, 3" (THREATS S3). */
+/** Content-Length is digits only, once: the runtime joins equal repeats as "3, 3". */
 function parseLength(text: string | null): number | undefined {
   if (text === null) return undefined;
   if (!/^[0-9]{1,15}$/.test(text)) refuse('malformed or repeated Content-Length');

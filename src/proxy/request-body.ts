@@ -5,7 +5,7 @@ import type { Watch } from './watch.ts';
 
 /**
  * POST and PATCH bodies of at most this declared length are read whole before they are sent: the runtime
- * forwards them at twice the rate of a stream (measured, RUNTIME-FACTS 16). POST and PATCH are also the
+ * forwards them at twice the rate of a stream (measured, docs/runtime.md 8). POST and PATCH are also the
  * methods that the runtime never repeats by itself, whatever the form of the body.
  */
 const SMALL_BODY_BYTES = 64 * 1024;

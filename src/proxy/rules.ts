@@ -4,7 +4,7 @@
  */
 import { matchesPattern, type Pattern } from './pattern.ts';
 
-/** Methods that the proxy ever forwards. TRACE and CONNECT are out: they echo or tunnel (THREATS C4, P14). */
+/** Methods that the proxy ever forwards. TRACE and CONNECT are out: they echo or tunnel. */
 export const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const;
 export type Method = (typeof METHODS)[number];
 

@@ -23,7 +23,7 @@ function serve(options: ServeOptions): Server {
   const place =
     address.kind === 'unix' ? { unix: address.path } : { hostname: address.hostname, port: address.port };
   const server = Bun.serve({ ...common, ...place } as Parameters<typeof Bun.serve>[0]) as BunServer;
-  // Bun.serve({ unix: undefined }) and its like silently listen on every interface (RUNTIME-FACTS 1).
+  // Bun.serve({ unix: undefined }) and its like silently listen on every interface (docs/runtime.md 1).
   const asAsked =
     address.kind === 'unix'
       ? String(server.address) === address.path && server.port === undefined
@@ -40,7 +40,7 @@ function serve(options: ServeOptions): Server {
 }
 
 /**
- * Bun hands over `http://<Host><normalised target>`, or only a path when Host is unusable (RUNTIME-FACTS 5).
+ * Bun hands over `http://<Host><normalised target>`, or only a path when Host is unusable (docs/runtime.md 5).
  */
 function targetOf(request: Request): string | undefined {
   const { url } = request;

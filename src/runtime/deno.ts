@@ -3,7 +3,7 @@
  *
  * `Deno.serve` is not used: it accepts bare LF, loose chunk sizes and any method, pastes Host into the url, and
  * cannot close a connection after an answer. node:http's parser (llhttp, strict) refuses the first, hands over
- * the raw target, keeps Content-Length and closes when an answer says so (RUNTIME-FACTS 8).
+ * the raw target, keeps Content-Length and closes when an answer says so (docs/runtime.md 19).
  */
 import { createServer, type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';

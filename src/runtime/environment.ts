@@ -6,7 +6,7 @@ import process from 'node:process';
 
 /** Set by the restart itself; its presence with this value says that the environment is the cleaned one. */
 const MAX_REQUESTS_VARIABLE = 'BUN_CONFIG_MAX_HTTP_REQUESTS';
-/** Bun's default of 256 requests in flight is per process; higher values than this are not honoured (RUNTIME-FACTS 19). */
+/** Bun's default of 256 requests in flight is per process; higher values than this are not honoured (docs/runtime.md 4). */
 const MAX_REQUESTS = '65535';
 
 /** Variables that act before any code of ours runs: dropping them comes too late, so they are refused. */

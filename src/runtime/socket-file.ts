@@ -1,6 +1,6 @@
 /**
  * Unix socket files: bound under a private name, given their final owner and mode, then moved into place.
- * A client never sees a socket with another mode (THREATS F1), a stale one is replaced without a gap, and a
+ * A client never sees a socket with another mode, a stale one is replaced without a gap, and a
  * live one is never touched.
  */
 import {

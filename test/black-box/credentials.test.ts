@@ -1,4 +1,4 @@
-// THREATS 1.4: the credential goes to the one upstream it is meant for, by no other way, and into no text of ours.
+// Attack ids are explained in SECURITY.md. The credential goes to the one upstream it is meant for, by no other way, and into no text of ours.
 
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { existsSync, mkdirSync, readFileSync } from 'node:fs';

@@ -1,4 +1,4 @@
-// THREATS 1.2, client side: one message begins and ends where everybody agrees that it does, or nothing is forwarded.
+// Attack ids are explained in SECURITY.md. One message begins and ends where everybody agrees that it does, or nothing is forwarded.
 
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { assertClean, makeCanary } from '../support/canary.ts';

@@ -1,4 +1,4 @@
-// THREATS 1.3: what a client writes into a header (or a query) can neither be, double, remove nor redirect a credential.
+// Attack ids are explained in SECURITY.md. What a client writes into a header (or a query) can neither be, double, remove nor redirect a credential.
 
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { join } from 'node:path';
@@ -130,7 +130,7 @@ describe('H1 to H7 names that never go up', () => {
   );
   const prefixed = REMOVED_PREFIXES.flatMap((prefix) => [`${prefix}x`, `${prefix}authorization`]);
   const named = [...listed, ...prefixed, 'x-my-account', 'accept-encoding'];
-  // The list in DESIGN 6 and THREATS 1.3 by itself, so that a name lost from the code is missed here.
+  // The promised list by itself, so that a name lost from the code is missed here.
   const promised = [
     ...[
       'authorization',

@@ -564,7 +564,7 @@ describe('descriptors', () => {
     },
   );
 
-  // RUNTIME-FACTS 20: Bun never closes a half-sent second head, so none may be kept once half is taken.
+  // docs/runtime.md 12: Bun never closes a half-sent second head, so none may be kept once half is taken.
   notDeno(
     'a burst of connections that then send half a head takes half of the descriptors at most',
     async () => {

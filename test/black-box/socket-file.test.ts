@@ -1,4 +1,4 @@
-// THREATS 1.7 and DESIGN 12: who may connect is decided by the socket file, and on TCP by token, Host and Origin.
+// Attack ids are explained in SECURITY.md. Who may connect is decided by the socket file, and on TCP by token, Host and Origin.
 
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'bun:test';
 import {

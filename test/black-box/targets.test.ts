@@ -1,4 +1,4 @@
-// THREATS 1.1: one view of the request target. What is judged is what is sent, byte for byte; all else is refused.
+// Attack ids are explained in SECURITY.md. One view of the request target. What is judged is what is sent, byte for byte; all else is refused.
 
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test';
 import { join } from 'node:path';
@@ -442,7 +442,7 @@ async function sendHonest(): Promise<void> {
 }
 
 const texts = new Map<string, string>();
-/** The one shape of a refusal (DESIGN 10). */
+/** The one shape of a refusal. */
 function expectRefusal(answer: RawResponse, expected: string): string {
   const [status, code = ''] = expected.split(' ');
   const body = answer.json();

@@ -2,7 +2,12 @@
  * `GET /.well-known/isoproxy`: what this listener may reach, for `isoproxy run` and for a curious person.
  * Names, rules and client settings only; never a secret, an upstream address or another listener.
  */
-import type { Config, ListenerConfig, ProviderConfig } from './config/effective.ts';
+import {
+  type Config,
+  type ListenerConfig,
+  type ProviderConfig,
+  reachableProviders,
+} from './config/effective.ts';
 
 export interface Discovery {
   /** Version of this document's shape. */
@@ -27,9 +32,8 @@ export interface DiscoveredProvider {
 }
 
 export function describeListener(config: Config, listener: ListenerConfig, version: string): Discovery {
-  const reachable = listener.mount === undefined ? listener.providers : [listener.mount];
   const providers: Record<string, DiscoveredProvider> = {};
-  for (const name of reachable) {
+  for (const name of reachableProviders(listener)) {
     const provider = config.providers.get(name);
     if (provider)
       providers[name] = describeProvider(provider, listener.mount === undefined ? `/${name}` : '');

@@ -1,6 +1,6 @@
 /** The running proxy: everything that `serve` and `demo` start from a configuration, and how it stops. */
 import { createApp } from './app.ts';
-import type { Config, ListenerConfig } from './config/effective.ts';
+import { type Config, describeAddress, type ListenerConfig } from './config/effective.ts';
 import { describeListener } from './discovery.ts';
 import { createConcurrency } from './guards/concurrency.ts';
 import { createIdleConnections, TICK_MS } from './guards/idle-connections.ts';
@@ -18,7 +18,6 @@ import { VERSION } from './version.ts';
 const DRAIN_POLL_MS = 20;
 
 export interface RunningServer {
-  readonly listeners: readonly ListenerConfig[];
   readonly inFlight: () => number;
   /** Stops accepting, waits up to `graceMs` for what is in flight, then closes; true if all was finished. */
   readonly stop: (graceMs: number) => Promise<boolean>;
@@ -105,7 +104,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     return finished;
   }
 
-  return { listeners: config.listeners, inFlight: concurrency.inFlight, stop };
+  return { inFlight: concurrency.inFlight, stop };
 }
 
 /** Request ids: unique per process start, and short enough to be read out over a telephone. */
@@ -118,10 +117,7 @@ function createIds(): () => string {
 function explainListenError(listener: ListenerConfig, error: unknown): never {
   if (error instanceof SocketFileError)
     throw new StartError('unavailable', `listeners.${listener.name}: ${error.message}`, error.hint);
-  const where =
-    listener.address.kind === 'unix'
-      ? listener.address.path
-      : `${listener.address.hostname}:${listener.address.port}`;
+  const where = describeAddress(listener.address);
   const code = (error as { code?: unknown }).code;
   throw new StartError(
     'unavailable',

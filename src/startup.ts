@@ -1,5 +1,5 @@
 /** What must hold before the first socket opens: features, descriptors, secrets, upstream addresses. */
-import type { Config } from './config/effective.ts';
+import { type Config, sumCaps } from './config/effective.ts';
 import { SecretError } from './credentials/secret-value.ts';
 import {
   createSecretReader,
@@ -81,7 +81,6 @@ function prepare(config: Config, runtime: Runtime, context: SourceContext): Prep
 function checkFeatures(config: Config, runtime: Runtime): void {
   const all = [...config.providers.values()];
   const refusals = runtime.refusals({
-    caFile: config.server.caFile !== undefined || all.some((provider) => provider.tls.caFile !== undefined),
     encodedResponses: all.some((provider) =>
       provider.rules.rules.some((rule) => rule.options.allowEncodedResponse),
     ),
@@ -93,12 +92,7 @@ function checkFeatures(config: Config, runtime: Runtime): void {
 function checkDescriptors(config: Config): void {
   const limit = descriptorLimit();
   if (limit === undefined) return;
-  let requests = 0;
-  for (const listener of config.listeners) {
-    for (const name of listener.mount === undefined ? listener.providers : [listener.mount]) {
-      requests += listener.maxConcurrent ?? config.providers.get(name)?.limits.maxConcurrent ?? 0;
-    }
-  }
+  const requests = sumCaps(config.listeners, config.providers);
   const needed = requests * DESCRIPTORS_PER_REQUEST + DESCRIPTOR_RESERVE;
   if (needed <= limit) return;
   throw new StartError(

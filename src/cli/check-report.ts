@@ -1,5 +1,12 @@
 /** The effective configuration as `check` shows it: text for people, and a stable JSON shape. */
-import type { Config, Limits, ListenAddress, ListenerConfig, ProviderConfig } from '../config/effective.ts';
+import {
+  type Config,
+  describeAddress,
+  type Limits,
+  type ListenAddress,
+  type ListenerConfig,
+  type ProviderConfig,
+} from '../config/effective.ts';
 import { LIMIT_KEYS } from '../config/limits.ts';
 import { formatDuration, formatSize } from '../config/units.ts';
 import type { CredentialConfig, Placement } from '../credentials/credential.ts';
@@ -41,10 +48,9 @@ function formatListener(listener: ListenerConfig, config: Config): string {
 function formatAddress(address: ListenAddress): string {
   if (address.kind === 'unix') {
     const group = address.group === undefined ? '' : `, group ${address.group}`;
-    return `${address.path} (mode ${formatMode(address.mode)}${group})`;
+    return `${describeAddress(address)} (mode ${formatMode(address.mode)}${group})`;
   }
-  const host = address.hostname.includes(':') ? `[${address.hostname}]` : address.hostname;
-  return `${host}:${address.port} (token from ${describeSource(address.token)})`;
+  return `${describeAddress(address)} (token from ${describeSource(address.token)})`;
 }
 
 function formatMode(mode: number): string {

@@ -1,6 +1,6 @@
 /** `isoproxy serve`: the long-running process around server.ts: clean start, signals, exit. */
 import process from 'node:process';
-import type { Config } from '../config/effective.ts';
+import { type Config, describeAddress } from '../config/effective.ts';
 import { loadConfig } from '../config/load.ts';
 import { createLineSink, createLog, type LineSink, type Log } from '../log.ts';
 import { runtime } from '../runtime/index.ts';
@@ -46,9 +46,7 @@ async function runServer(config: Config, io: Io): Promise<number> {
     version: VERSION,
     runtime: `${runtime.name} ${runtime.version}`,
     config: config.file,
-    listeners: server.listeners.map(({ name, address }) =>
-      address.kind === 'unix' ? `${name}=${address.path}` : `${name}=${address.hostname}:${address.port}`,
-    ),
+    listeners: config.listeners.map(({ name, address }) => `${name}=${describeAddress(address)}`),
   });
   return untilStopped(server, config, log, sink);
 }

@@ -2,7 +2,7 @@
 import type { NetworkProfile } from '../proxy/network-profile.ts';
 import { ValueError } from './config-error.ts';
 import { absoluteVariable, compileServer, type Environment } from './directories.ts';
-import type { Config, ListenerConfig, ProviderConfig } from './effective.ts';
+import { type Config, type ListenerConfig, type ProviderConfig, sumCaps } from './effective.ts';
 import { refuseSharedDirectories } from './isolation.ts';
 import { DEFAULT_LIMITS } from './limits.ts';
 import { compileListener, refuseSharedListeners } from './listeners.ts';
@@ -103,12 +103,10 @@ function refuseTooManyInFlight(
   place: Place,
   report: Report,
 ): void {
-  let sum = 0;
-  for (const { config } of listeners) {
-    for (const name of config.mount === undefined ? config.providers : [config.mount]) {
-      sum += config.maxConcurrent ?? providers.get(name)?.limits.maxConcurrent ?? 0;
-    }
-  }
+  const sum = sumCaps(
+    listeners.map(({ config }) => config),
+    providers,
+  );
   if (sum > MAX_IN_FLIGHT)
     report.problem(
       at(place, 'max_concurrent'),

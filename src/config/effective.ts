@@ -116,3 +116,29 @@ export interface ClientSetup {
   /** A key of the right shape that is obviously none. */
   readonly placeholder: string;
 }
+
+/** The providers that a listener really reaches: a mount takes every path, so nothing is left for the others. */
+export function reachableProviders(listener: ListenerConfig): readonly string[] {
+  return listener.mount === undefined ? listener.providers : [listener.mount];
+}
+
+/** Requests that may be in flight at once, all listeners and providers together. */
+export function sumCaps(
+  listeners: readonly ListenerConfig[],
+  providers: ReadonlyMap<string, ProviderConfig>,
+): number {
+  let sum = 0;
+  for (const listener of listeners) {
+    for (const name of reachableProviders(listener)) {
+      sum += listener.maxConcurrent ?? providers.get(name)?.limits.maxConcurrent ?? 0;
+    }
+  }
+  return sum;
+}
+
+/** A listener's address as messages name it: a path, or host and port (IPv6 in brackets). */
+export function describeAddress(address: ListenAddress): string {
+  if (address.kind === 'unix') return address.path;
+  const host = address.hostname.includes(':') ? `[${address.hostname}]` : address.hostname;
+  return `${host}:${address.port}`;
+}

@@ -52,6 +52,5 @@ export interface Runtime {
 
 /** Configured features that not every runtime has. */
 export interface RuntimeFeatures {
-  readonly caFile: boolean;
   readonly encodedResponses: boolean;
 }

@@ -22,6 +22,11 @@ export function compile(outfile: string, target: string | undefined): void {
     '--no-compile-autoload-package-json',
     '--define',
     'process.env.NODE_ENV="production"',
+    // The ws package would look for two optional packages when it is loaded, outside of the binary.
+    '--define',
+    'process.env.WS_NO_BUFFER_UTIL="1"',
+    '--define',
+    'process.env.WS_NO_UTF_8_VALIDATE="1"',
   ];
   const child = spawnSync(process.execPath, ['build', ...flags, 'src/main.ts', '--outfile', outfile], {
     encoding: 'utf8',

@@ -45,6 +45,7 @@ export function createApp(options: AppOptions): (request: Request) => Promise<Re
     const { nextId, ...rest } = options.exchange;
     const exchange = createExchange({ ...rest, id: nextId(), request, listener: client.config.name });
     const onClientGone = () => {
+      if (exchange.isTunnel) return;
       // In this order: the abort cuts the answer, which must not be recorded as the upstream's fault.
       exchange.end({ kind: 'client_closed' });
       exchange.abort.abort();

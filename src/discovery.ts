@@ -8,6 +8,7 @@ import {
   type ProviderConfig,
   reachableProviders,
 } from './config/effective.ts';
+import { permitsHost } from './proxy/network-profile.ts';
 
 export interface Discovery {
   /** Version of this document's shape. */
@@ -20,6 +21,8 @@ export interface Discovery {
 export interface DiscoveredProvider {
   /** Put before every path: "/anthropic", or "" for the mounted provider. */
   readonly base_path: string;
+  /** The key in `client_env`, which is none; where the listener has a token, that takes its place. */
+  readonly placeholder: string;
   /** Environment for clients; `{client_base_url}` stands for the client's own origin + base_path. */
   readonly client_env: Readonly<Record<string, string>>;
   /** Arguments that a command needs before the user's, by command name; same placeholder. */
@@ -28,6 +31,8 @@ export interface DiscoveredProvider {
     readonly methods: readonly string[];
     readonly path: string;
     readonly query?: readonly string[];
+    /** The endpoint is for WebSocket upgrades, and for nothing else. */
+    readonly websocket?: true;
   }[];
 }
 
@@ -35,16 +40,20 @@ export function describeListener(config: Config, listener: ListenerConfig, versi
   const providers: Record<string, DiscoveredProvider> = {};
   for (const name of reachableProviders(listener)) {
     const provider = config.providers.get(name);
-    if (provider)
+    // A provider that the profile denies is not within reach, whatever its endpoints.
+    const profile = listener.networkProfile;
+    if (provider && (profile === undefined || permitsHost(profile, provider.hostname)))
       providers[name] = describeProvider(provider, listener.mount === undefined ? `/${name}` : '');
   }
   return { isoproxy: 1, version, listener: listener.name, providers };
 }
 
 function describeProvider(provider: ProviderConfig, basePath: string): DiscoveredProvider {
-  const fill = (text: string) => text.replaceAll('{placeholder}', provider.client.placeholder);
+  const { placeholder } = provider.client;
+  const fill = (text: string) => text.replaceAll('{placeholder}', placeholder);
   return {
     base_path: basePath,
+    placeholder,
     client_env: Object.fromEntries([...provider.client.env].map(([name, value]) => [name, fill(value)])),
     client_args: Object.fromEntries(
       [...provider.client.args].map(([command, args]) => [command, args.map(fill)]),
@@ -53,6 +62,7 @@ function describeProvider(provider: ProviderConfig, basePath: string): Discovere
       methods: [...rule.methods],
       path: rule.pattern.text,
       ...(rule.options.query === undefined ? {} : { query: [...rule.options.query] }),
+      ...(rule.options.websocket ? { websocket: true as const } : {}),
     })),
   };
 }

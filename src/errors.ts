@@ -145,6 +145,13 @@ export const ERRORS = {
     'the credential for this provider cannot be read at the moment',
   ),
   shutting_down: entry(503, 'Shutting down', MAYBE, 'the proxy is stopping'),
+  // From the bridge inside the sandbox only: there is no proxy to say it.
+  proxy_unreachable: entry(
+    503,
+    'Proxy unreachable',
+    MAYBE,
+    "the proxy on the host does not answer; is `isoproxy serve` running there, and its socket's directory mounted here?",
+  ),
   upstream_timeout: entry(504, 'Upstream timeout', MAYBE, 'the upstream did not answer in time'),
 } as const satisfies Record<string, ErrorEntry>;
 
@@ -194,6 +201,23 @@ export function toProxyError(thrown: unknown): ProxyError {
  * broken pipe and never see it (nginx calls this lingering close; seen here with a 5 MB upload).
  */
 export function errorResponse(error: ProxyError, requestId: string, linger?: Promise<void>): Response {
+  const { status, headers, text } = describeError(error, requestId);
+  return new Response(linger === undefined ? text : endAfter(text, linger), { status, headers });
+}
+
+/** The same answer for where there is no server to send a Response: the bytes of a whole HTTP/1.1 message. */
+export function errorMessage(error: ProxyError): string {
+  const { status, headers, text } = describeError(error, 'none');
+  const head = Object.entries({ ...headers, 'content-length': String(text.length) });
+  return [
+    `HTTP/1.1 ${status} ${ERRORS[error.code].title}`,
+    ...head.map(([name, value]) => `${name}: ${value}`),
+    '',
+    text,
+  ].join('\r\n');
+}
+
+function describeError(error: ProxyError, requestId: string) {
   const { status, title, message, retry } = ERRORS[error.code];
   const sentence = `isoproxy: ${message}`;
   const headers: Record<string, string> = {
@@ -221,8 +245,7 @@ export function errorResponse(error: ProxyError, requestId: string, linger?: Pro
     request_id: requestId,
     detail: sentence,
   };
-  const text = JSON.stringify(body);
-  return new Response(linger === undefined ? text : endAfter(text, linger), { status, headers });
+  return { status, headers, text: JSON.stringify(body) };
 }
 
 /** `text` at once, the end of the stream after `linger`. */

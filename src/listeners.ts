@@ -1,6 +1,6 @@
 /** Opening and closing of listeners. */
 import type { ListenerConfig } from './config/effective.ts';
-import type { Runtime, Server } from './runtime/runtime.ts';
+import type { Runtime, ServeOptions, Server } from './runtime/runtime.ts';
 import { bindSocket, prepareDirectory } from './runtime/socket-file.ts';
 
 export interface OpenListener {
@@ -18,18 +18,18 @@ export interface OpenListener {
 export async function openListener(
   config: ListenerConfig,
   runtime: Runtime,
-  handle: (request: Request) => Promise<Response>,
+  requests: Pick<ServeOptions, 'handle' | 'maxMessageBytes'>,
 ): Promise<OpenListener> {
   const { address } = config;
   if (address.kind === 'tcp') {
     const server = runtime.serve({
       address: { kind: 'tcp', hostname: address.hostname, port: address.port },
-      handle,
+      ...requests,
     });
     return { config, ...server, isInPlace: () => true };
   }
   prepareDirectory(address.path, address.mode);
-  const bind = (path: string): Server => runtime.serve({ address: { kind: 'unix', path }, handle });
+  const bind = (path: string): Server => runtime.serve({ address: { kind: 'unix', path }, ...requests });
   const { server, file } = await bindSocket(address.path, address.mode, address.group, bind, (bound) =>
     bound.destroy(),
   );

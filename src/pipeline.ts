@@ -3,27 +3,26 @@
  * What a step refuses, it throws as a ProxyError; the order of the steps is the order of refusals that
  * the contract promises. Nothing is resolved or dialled before the verdict.
  */
+import type { Answers } from './answers.ts';
 import type { ListenerConfig } from './config/effective.ts';
 import { inject } from './credentials/inject.ts';
 import type { Secret } from './credentials/secret.ts';
 import { SecretError } from './credentials/secret-value.ts';
-import type { Credentials } from './credentials/vault.ts';
 import { errorResponse, ProxyError, toProxyError } from './errors.ts';
 import type { Concurrency } from './guards/concurrency.ts';
 import type { Provider } from './provider.ts';
 import { unlessAborted } from './proxy/abort.ts';
 import { checkHostName, checkOrigin, checkToken } from './proxy/client-check.ts';
 import type { Exchange } from './proxy/exchange.ts';
-import { checkResponseHead, forward, translateUpstreamError, upstreamUrl } from './proxy/forward.ts';
+import { forward, upstreamUrl } from './proxy/forward.ts';
 import { checkFraming, type Framing } from './proxy/framing.ts';
-import { clientHeaders, upstreamHeaders } from './proxy/headers.ts';
+import { upstreamHeaders } from './proxy/headers.ts';
 import { checkDeclaredLength, checkProfile, matchRule } from './proxy/match.ts';
-import { carriesSecret, createScanner } from './proxy/reflection.ts';
 import { isSmallBody } from './proxy/request-body.ts';
-import { type BodySource, passBody } from './proxy/response-body.ts';
-import { keepsEncodedSlash, METHODS, type Rule } from './proxy/rules.ts';
+import { keepsEncodedSlash, METHODS } from './proxy/rules.ts';
 import { parseTarget, splitProvider, type Target } from './proxy/target.ts';
 import type { Watch, Watchdog } from './proxy/watch.ts';
+import { asksForWebSocket, checkHandshake } from './proxy/websocket-handshake.ts';
 
 /** A listener as the pipeline sees it. */
 export interface Client {
@@ -45,8 +44,8 @@ export interface PipelineOptions {
   readonly watchdog: Watchdog;
   /** Path and query of a request as the runtime hands them over. */
   readonly targetOf: (request: Request) => string | undefined;
-  /** A response body that the runtime streams; see runtime/. */
-  readonly bodyStream: (source: BodySource) => ReadableStream<Uint8Array<ArrayBuffer>>;
+  /** The way back. */
+  readonly answers: Answers;
   /** True from the moment the process was told to stop. */
   readonly isStopping: () => boolean;
 }
@@ -59,7 +58,7 @@ export interface Pipeline {
 }
 
 export function createPipeline(options: PipelineOptions): Pipeline {
-  const { providers, concurrency, watchdog } = options;
+  const { providers, concurrency, watchdog, answers } = options;
 
   async function admit(exchange: Exchange, client: Client): Promise<Admitted> {
     const { request, method } = exchange;
@@ -85,9 +84,11 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       ...target,
       method,
       path,
+      asksForWebSocket: asksForWebSocket(method, exchange.request.headers),
     });
     exchange.rule = match.rule.name;
     const { limits } = provider.config;
+    const protocols = match.rule.options.websocket ? checkHandshake(exchange.request.headers) : undefined;
     checkDeclaredLength(framing.declaredLength, limits.maxRequestBody);
     if (options.isStopping()) throw new ProxyError('shutting_down', 'the proxy is stopping');
     const cap = client.config.maxConcurrent ?? limits.maxConcurrent;
@@ -103,6 +104,8 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     const url = upstreamUrl(provider.config.origin, provider.config.basePath + path + upstreamRequest.query);
 
     exchange.forwarded = true;
+    const passage = { exchange, provider, rule: match.rule, credentials, watch };
+    if (protocols !== undefined) return answers.openTunnel(passage, url, headers, protocols);
     watch.upload(body instanceof ReadableStream ? 'client' : 'sent');
     const response = await forward({
       method,
@@ -113,7 +116,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       upstream: provider.upstream,
     });
     exchange.markHead();
-    return passResponse(exchange, provider, match.rule, credentials, response, watch);
+    return answers.passResponse(passage, response);
   }
 
   function readTarget(exchange: Exchange): Target {
@@ -154,50 +157,6 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     // A client that is too slow would only drip on.
     const linger = error.code === 'request_timeout' ? undefined : exchange.body.drain();
     return errorResponse(error, exchange.id, linger);
-  }
-
-  /** Passes the upstream's answer on; from here on a failure can only cut the connection. */
-  async function passResponse(
-    exchange: Exchange,
-    provider: Provider,
-    rule: Rule,
-    credentials: Credentials,
-    response: Response,
-    watch: Watch,
-  ): Promise<Response> {
-    const { automaton } = credentials;
-    const { maxResponseBody } = provider.config.limits;
-    const head = checkResponseHead(exchange.method, response, rule.options, maxResponseBody);
-    const { headers, dropped } = clientHeaders(
-      response.headers,
-      provider.policy,
-      (text) => automaton !== undefined && carriesSecret(automaton, text),
-    );
-    if (dropped > 0) exchange.note = 'credential_reflected in a response header, which was dropped';
-    const { status } = head;
-    if (!head.hasBody || response.body === null) {
-      exchange.end({ kind: 'done', status });
-      return new Response(null, { status, headers });
-    }
-    const body = await passBody({
-      source: response.body,
-      declaredLength: head.declaredLength,
-      limit: maxResponseBody,
-      scanner: automaton === undefined ? undefined : createScanner(automaton),
-      watch,
-      signal: exchange.abort.signal,
-      onBytes: (bytes) => {
-        exchange.bytesOut += bytes;
-      },
-      onEnd: (error) => {
-        if (error === undefined) exchange.end({ kind: 'done', status });
-        else exchange.end({ kind: 'failed', error });
-      },
-      onCancel: () => exchange.end({ kind: 'client_closed' }),
-      translate: (error) => translateUpstreamError(error, exchange.abort.signal),
-    });
-    exchange.sentStatus = status;
-    return new Response(body instanceof Uint8Array ? body : options.bodyStream(body), { status, headers });
   }
 
   return { admit, proxy, refuse };

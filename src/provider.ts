@@ -6,7 +6,8 @@ import type { SourceContext } from './credentials/source.ts';
 import { createVault, type Vault } from './credentials/vault.ts';
 import type { Upstream } from './proxy/forward.ts';
 import { compileHeaderPolicy, type HeaderPolicy } from './proxy/headers.ts';
-import type { Runtime } from './runtime/runtime.ts';
+import type { OpenWebSocket } from './proxy/websocket.ts';
+import type { Runtime, UpstreamRoute } from './runtime/runtime.ts';
 
 export interface Provider {
   readonly config: ProviderConfig;
@@ -15,6 +16,8 @@ export interface Provider {
   /** Lower-case names of query parameters that carry credentials. */
   readonly credentialParameters: ReadonlySet<string>;
   readonly upstream: Upstream;
+  /** Undefined where the runtime has none. */
+  readonly openWebSocket: OpenWebSocket | undefined;
 }
 
 /** A CA, certificate or key file that cannot be used; the message names its configuration key. */
@@ -23,11 +26,17 @@ export class PemFileError extends Error {}
 /** @throws PemFileError for a CA, certificate or key file that cannot be used */
 export function prepareProviders(
   config: Config,
-  runtime: Pick<Runtime, 'openUpstream'>,
+  runtime: Pick<Runtime, 'openUpstream' | 'webSocket'>,
   context: SourceContext,
 ): Map<string, Provider> {
   const prepared = new Map<string, Provider>();
   for (const provider of config.providers.values()) {
+    const route: UpstreamRoute = {
+      ...readTls(provider, config.server.caFile),
+      // No proxy can reach loopback (which is all that plain HTTP is for) or a unix socket.
+      proxy: isProxied(provider) ? config.server.upstreamProxy : undefined,
+      socket: provider.upstreamSocket,
+    };
     const placements = provider.credentials.map((credential) => credential.placement);
     prepared.set(provider.name, {
       config: provider,
@@ -40,12 +49,8 @@ export function prepareProviders(
         allowSetCookie: provider.allowSetCookie,
       }),
       credentialParameters: credentialParameters(provider.stripQuery, placements),
-      upstream: runtime.openUpstream({
-        ...readTls(provider, config.server.caFile),
-        // No proxy can reach loopback (which is all that plain HTTP is for) or a unix socket.
-        proxy: isProxied(provider) ? config.server.upstreamProxy : undefined,
-        socket: provider.upstreamSocket,
-      }),
+      upstream: runtime.openUpstream(route),
+      openWebSocket: runtime.webSocket?.openUpstream(route),
     });
   }
   return prepared;

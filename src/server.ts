@@ -1,4 +1,5 @@
 /** The running proxy: everything that `serve` and `demo` start from a configuration, and how it stops. */
+import { createAnswers } from './answers.ts';
 import { createApp } from './app.ts';
 import { type Config, describeAddress, type ListenerConfig } from './config/effective.ts';
 import { describeListener } from './discovery.ts';
@@ -11,11 +12,14 @@ import { createWatchdog } from './proxy/watch.ts';
 import { descriptorLimit, listeningTcpPorts, openDescriptors } from './runtime/proc.ts';
 import type { Runtime } from './runtime/runtime.ts';
 import { SocketFileError } from './runtime/socket-file.ts';
-import { prepareStart, StartError } from './startup.ts';
+import { StartError } from './start-error.ts';
+import { prepareStart } from './startup.ts';
 import { VERSION } from './version.ts';
 
 /** How often a drain looks whether it is done, ms. */
 const DRAIN_POLL_MS = 20;
+/** How long WebSocket tunnels may take to close when the process stops, ms. */
+const TUNNELS_CLOSE_MS = 1_000;
 
 export interface RunningServer {
   readonly inFlight: () => number;
@@ -56,15 +60,23 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       for (const listener of open) listener.closeIdle();
     },
   });
+  const answers = createAnswers({
+    bodyStream: runtime.bodyStream,
+    acceptWebSocket: (...request) => runtime.webSocket?.accept(...request),
+  });
   const pipeline = createPipeline({
     providers,
     concurrency,
     watchdog,
     targetOf: runtime.targetOf,
-    bodyStream: runtime.bodyStream,
+    answers,
     isStopping,
   });
-  const exchange = { now, wallNow: options.wallNow, record: log.access, nextId: createIds() };
+  const exchange = { now, wallNow: options.wallNow, record: log.access };
+  const maxMessageBytes = Math.max(
+    0,
+    ...[...config.providers.values()].map(({ limits }) => limits.maxRequestBody),
+  );
   try {
     for (const listener of config.listeners) {
       const client: Client = { config: listener, token: tokens.get(listener.name)?.read };
@@ -75,10 +87,12 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
         discovery,
         isStopping,
         isClosing: idle.isClosing,
-        exchange,
+        exchange: { ...exchange, nextId: createIds() },
       });
       open.push(
-        await openListener(listener, runtime, handle).catch((error) => explainListenError(listener, error)),
+        await openListener(listener, runtime, { handle, maxMessageBytes }).catch((error) =>
+          explainListenError(listener, error),
+        ),
       );
     }
     assertListening(open);
@@ -92,9 +106,14 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   async function stop(graceMs: number): Promise<boolean> {
     stopping = true;
     for (const listener of open) listener.stopAccepting();
-    const deadline = now() + graceMs;
-    while (concurrency.inFlight() > 0 && now() < deadline)
-      await new Promise((resolve) => setTimeout(resolve, DRAIN_POLL_MS));
+    const drain = async (ms: number) => {
+      const deadline = now() + ms;
+      while (concurrency.inFlight() > 0 && now() < deadline)
+        await new Promise((resolve) => setTimeout(resolve, DRAIN_POLL_MS));
+    };
+    await drain(graceMs);
+    // Both ends are to hear why, and a close frame to be answered.
+    if (answers.closeTunnels() > 0) await drain(TUNNELS_CLOSE_MS);
     const finished = concurrency.inFlight() === 0;
     // The last bytes of the last answer are in the runtime's hands: give it a turn to write them.
     await new Promise((resolve) => setTimeout(resolve, DRAIN_POLL_MS));
@@ -107,7 +126,10 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   return { inFlight: concurrency.inFlight, stop };
 }
 
-/** Request ids: unique per process start, and short enough to be read out over a telephone. */
+/**
+ * Request ids of one listener: unique per process start, and short enough to be read out over a telephone.
+ * Clients see them: one count for all listeners would tell each sandbox how much the others ask.
+ */
 function createIds(): () => string {
   const boot = crypto.randomUUID().slice(0, 8);
   let count = 0;

@@ -12,19 +12,8 @@ import type { Log } from './log.ts';
 import { PemFileError, type Provider, prepareProviders } from './provider.ts';
 import { descriptorLimit } from './runtime/proc.ts';
 import type { Runtime } from './runtime/runtime.ts';
+import { StartError } from './start-error.ts';
 import { reviewUpstreamAddresses } from './upstream-addresses.ts';
-
-/** A start that failed for a reason that the operator can mend. */
-export class StartError extends Error {
-  readonly kind: 'config' | 'unavailable';
-  readonly hint: string | undefined;
-
-  constructor(kind: 'config' | 'unavailable', message: string, hint?: string) {
-    super(message);
-    this.kind = kind;
-    this.hint = hint;
-  }
-}
 
 /** What a server needs of a configuration: providers ready for requests, and the tokens of TCP listeners. */
 export interface Prepared {
@@ -79,11 +68,12 @@ function prepare(config: Config, runtime: Runtime, context: SourceContext): Prep
 }
 
 function checkFeatures(config: Config, runtime: Runtime): void {
-  const all = [...config.providers.values()];
+  const options = [...config.providers.values()].flatMap(({ rules }) =>
+    rules.rules.map((rule) => rule.options),
+  );
   const refusals = runtime.refusals({
-    encodedResponses: all.some((provider) =>
-      provider.rules.rules.some((rule) => rule.options.allowEncodedResponse),
-    ),
+    encodedResponses: options.some((option) => option.allowEncodedResponse),
+    webSocket: options.some((option) => option.websocket),
   });
   if (refusals.length > 0) throw new StartError('config', refusals.join('\n'));
 }

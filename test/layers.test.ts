@@ -17,6 +17,7 @@ test.each([
   ['hono is imported in the apps only', /from 'hono/, ['src/app.ts']],
   ['valibot is imported in the schema only', /from 'valibot'/, /^src\/config\/schema[a-z-]*\.ts$/],
   ['smol-toml is imported where the file is parsed only', /from 'smol-toml'/, ['src/config/load.ts']],
+  ['ws is imported in its runtime file only', /['"]real-ws['"]/, ['src/runtime/websocket-client.ts']],
   ['Bun is named in its runtime file only', /\bBun\./, ['src/runtime/bun.ts']],
   ['Deno is named in its runtime file only', /(?<!')\bDeno\./, ['src/runtime/deno.ts']],
   [
@@ -40,10 +41,17 @@ test.each([
 
 /** Folders from the bottom up: a file may import from its own row and from those below it. */
 const LAYERS: readonly (readonly string[])[] = [
-  ['src/errors.ts', 'src/version.ts', 'src/credentials', 'src/proxy', 'src/guards'],
+  ['src/errors.ts', 'src/start-error.ts', 'src/version.ts', 'src/credentials', 'src/proxy', 'src/guards'],
   ['src/config'],
-  ['src/runtime', 'src/log.ts', 'src/discovery.ts', 'src/provider.ts', 'src/upstream-addresses.ts'],
-  ['src/pipeline.ts', 'src/app.ts', 'src/listeners.ts', 'src/startup.ts', 'src/server.ts'],
+  [
+    'src/runtime',
+    'src/sandbox',
+    'src/log.ts',
+    'src/discovery.ts',
+    'src/provider.ts',
+    'src/upstream-addresses.ts',
+  ],
+  ['src/answers.ts', 'src/pipeline.ts', 'src/app.ts', 'src/listeners.ts', 'src/startup.ts', 'src/server.ts'],
   ['src/cli'],
   ['src/main.ts'],
 ];

@@ -183,6 +183,7 @@ function providerToJson(provider: ProviderConfig): Record<string, unknown> {
       methods: [...rule.methods],
       path: rule.pattern.text,
       query: rule.options.query === undefined ? null : [...rule.options.query],
+      websocket: rule.options.websocket,
       allow_encoded_slash: rule.options.allowEncodedSlash,
       unsafe_allow_encoded_response: rule.options.allowEncodedResponse,
       unsafe_allow_unframed_response: rule.options.allowUnframedResponse,

@@ -58,8 +58,6 @@ export function createCheckCommand(hooks: CheckHooks = {}): Command {
   }
 
   return {
-    name: 'check',
-    summary: 'validate the configuration and show what is in force',
     usage: USAGE,
     run,
   };

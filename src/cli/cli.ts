@@ -1,22 +1,75 @@
 /** The command table, and the one place where a command's failure becomes text and an exit code. */
 import { ConfigError } from '../config/config-error.ts';
-import { runtime } from '../runtime/index.ts';
-import { findSecretProblems, StartError } from '../startup.ts';
+import { StartError } from '../start-error.ts';
 import { VERSION } from '../version.ts';
 import { readOptions } from './args.ts';
-import { createCheckCommand } from './check.ts';
-import { requireCleanStart } from './clean-start.ts';
 import { CliError, type Command, EXIT, type Io, printError } from './command.ts';
-import { demo } from './demo.ts';
-import { explain } from './explain.ts';
-import { importCommand } from './import.ts';
-import { init } from './init.ts';
-import { serve } from './serve.ts';
+
+/** A command in the overview. Its code is loaded when it is run: `isoproxy run` needs no proxy in its memory. */
+export interface CommandEntry {
+  readonly name: string;
+  /** One line for the overview. */
+  readonly summary: string;
+  readonly load: () => Promise<Command>;
+}
+
+/** All commands, in the order in which help lists them. */
+export const COMMANDS: readonly CommandEntry[] = [
+  { name: 'serve', summary: 'run the proxy', load: async () => (await import('./serve.ts')).serve },
+  {
+    name: 'check',
+    summary: 'validate the configuration and show what is in force',
+    load: async () => {
+      const { createCheckCommand } = await import('./check.ts');
+      const { checkSecrets } = await import('./check-secrets.ts');
+      return createCheckCommand({ checkSecrets });
+    },
+  },
+  {
+    name: 'explain',
+    summary: 'what would happen to this request, and why',
+    load: async () => (await import('./explain.ts')).explain,
+  },
+  {
+    name: 'init',
+    summary: 'print a commented proxy.toml to start from',
+    load: async () => (await import('./init.ts')).init,
+  },
+  {
+    name: 'demo',
+    summary: 'see it work: an embedded upstream, an allowed and a refused call; no account needed',
+    load: async () => (await import('./demo.ts')).demo,
+  },
+  {
+    name: 'run',
+    summary: 'inside the sandbox: run a command that uses the proxy',
+    load: async () => (await import('./run.ts')).run,
+  },
+  {
+    name: 'bridge',
+    summary: 'inside the sandbox: a loopback port that leads to the socket',
+    load: async () => (await import('./bridge.ts')).bridge,
+  },
+  {
+    name: 'doctor',
+    summary: 'inside the sandbox: what is exposed that should not be',
+    load: async () => (await import('./doctor.ts')).doctor,
+  },
+  {
+    name: 'import',
+    summary: 'turn a credentials_v2 document into proxy.toml',
+    load: async () => (await import('./import.ts')).importCommand,
+  },
+  { name: 'version', summary: 'print the version', load: async () => version },
+  {
+    name: 'help',
+    summary: 'show this overview, or the help of one command',
+    load: async () => help,
+  },
+];
 
 const version: Command = {
-  name: 'version',
-  summary: 'print the version',
-  usage: 'isoproxy version\n',
+  usage: 'usage: isoproxy version\n',
   run: (args, io) => {
     readOptions('version', args, {});
     io.stdout(`isoproxy ${VERSION}\n`);
@@ -25,31 +78,15 @@ const version: Command = {
 };
 
 const help: Command = {
-  name: 'help',
-  summary: 'show this overview, or the help of one command',
-  usage: 'isoproxy help [COMMAND]\n',
-  run: (args, io) => {
+  usage: 'usage: isoproxy help [COMMAND]\n',
+  run: async (args, io) => {
     const [name, ...more] = args;
     if (more.length > 0)
       throw new CliError(EXIT.usage, 'help takes one command', 'isoproxy help lists the commands');
-    if (name === undefined) {
-      io.stdout(overview());
-      return EXIT.ok;
-    }
-    io.stdout(findCommand(name).usage);
+    io.stdout(name === undefined ? overview() : (await loadCommand(name)).usage);
     return EXIT.ok;
   },
 };
-
-const check = createCheckCommand({
-  checkSecrets: (config, io) => {
-    requireCleanStart(io);
-    return findSecretProblems(config, runtime, { env: io.env, now: () => performance.now() });
-  },
-});
-
-/** All commands, in the order in which help lists them. */
-export const COMMANDS: readonly Command[] = [serve, check, explain, init, demo, importCommand, version, help];
 
 function overview(): string {
   const width = Math.max(...COMMANDS.map((command) => command.name.length)) + 2;
@@ -67,9 +104,9 @@ function overview(): string {
   ].join('\n');
 }
 
-function findCommand(name: string): Command {
-  const command = COMMANDS.find((candidate) => candidate.name === name);
-  if (command) return command;
+async function loadCommand(name: string): Promise<Command> {
+  const entry = COMMANDS.find((candidate) => candidate.name === name);
+  if (entry) return entry.load();
   throw new CliError(
     EXIT.usage,
     `unknown command ${JSON.stringify(name.slice(0, 40))}`,
@@ -86,7 +123,7 @@ export async function runCli(args: readonly string[], io: Io): Promise<number> {
       return name === undefined ? EXIT.usage : EXIT.ok;
     }
     if (name === '--version' || name === '-V') return await version.run([], io);
-    const command = findCommand(name);
+    const command = await loadCommand(name);
     const beforeDashes = rest.includes('--') ? rest.slice(0, rest.indexOf('--')) : rest;
     if (beforeDashes.includes('--help') || beforeDashes.includes('-h')) {
       io.stdout(command.usage);

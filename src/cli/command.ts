@@ -20,9 +20,6 @@ export interface Io {
 }
 
 export interface Command {
-  readonly name: string;
-  /** One line for the overview. */
-  readonly summary: string;
   /** Full help: usage line first, then options with meaning, unit and default. */
   readonly usage: string;
   /** Runs the command; returns the exit code. Throws CliError for anything the user must know. */
@@ -57,8 +54,24 @@ export function warn(io: Io, message: string): void {
   io.stderr(`isoproxy: ${paint(io, 'yellow', 'warning:')} ${message}\n`);
 }
 
+/** Prints the way out of what was said before. */
+export function hint(io: Io, message: string): void {
+  io.stderr(`isoproxy: ${paint(io, 'dim', 'hint:')} ${message}\n`);
+}
+
+/** Says what was done without being asked for. */
+export function note(io: Io, message: string): void {
+  io.stderr(`isoproxy: ${message}\n`);
+}
+
 /** Prints an error and, if there is one, its hint. */
-export function printError(io: Io, message: string, hint?: string): void {
+export function printError(io: Io, message: string, way?: string): void {
   for (const line of message.split('\n')) io.stderr(`isoproxy: ${paint(io, 'red', 'error:')} ${line}\n`);
-  if (hint !== undefined) io.stderr(`isoproxy: ${paint(io, 'dim', 'hint:')} ${hint}\n`);
+  if (way !== undefined) hint(io, way);
+}
+
+/** What an unknown error comes to. Its text may hold anything: only its kind is shown. */
+export function printInternalError(io: Io, error: unknown): void {
+  const kind = error instanceof Error ? error.name : typeof error;
+  printError(io, `internal error (${kind})`, 'this is a bug in isoproxy; please report what you ran');
 }

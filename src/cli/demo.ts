@@ -17,8 +17,6 @@ import { createDemoUpstream, type SeenRequest } from './demo-upstream.ts';
 const EVENT_PAUSE_MS = 60;
 
 export const demo: Command = {
-  name: 'demo',
-  summary: 'see it work: an embedded upstream, an allowed and a refused call; no account needed',
   usage: `usage: isoproxy demo
 
 Starts an embedded upstream that speaks the Anthropic Messages API, a proxy with a made-up key in front

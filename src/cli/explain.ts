@@ -7,7 +7,7 @@ import { readArgs } from './args.ts';
 import { CliError, type Command, EXIT, type Io, paint } from './command.ts';
 import { canonicalTarget, judge, type Verdict } from './verdict.ts';
 
-const USAGE = `usage: isoproxy explain [--config FILE] [--listener NAME] [--json] METHOD URL-PATH
+const USAGE = `usage: isoproxy explain [--config FILE] [--listener NAME] [--websocket] [--json] METHOD URL-PATH
 
 Tells what would happen to a request: the verdict, the rule that decides, the target as it would be
 judged and sent, the nearest rules, and the line of TOML that would allow it. Nothing is dialled.
@@ -16,6 +16,7 @@ judged and sent, the nearest rules, and the line of TOML that would allow it. No
   URL-PATH          what the client asks for, like /anthropic/v1/messages?beta=true
   --config FILE     default: the usual search
   --listener NAME   ask for this listener only; default: one verdict for each
+  --websocket       the request asks for a WebSocket; METHOD is GET
   --json            print { "method", "target", "verdicts": [{ "listener", "result": "allow" | "deny", "reason",
                     "code", "provider", "rule", "entry", "sent", "nearest": [rule], "fix": { "where", "toml" } }] };
                     what does not apply is null; fields are added, never changed
@@ -27,6 +28,7 @@ function run(args: readonly string[], io: Io): number {
   const { values, positionals } = readArgs('explain', args, {
     config: { type: 'string' },
     listener: { type: 'string' },
+    websocket: { type: 'boolean' },
     json: { type: 'boolean' },
   });
   const [method, path] = positionals;
@@ -38,10 +40,16 @@ function run(args: readonly string[], io: Io): number {
       'URL-PATH begins with "/", then the provider',
       'isoproxy explain GET /github/user',
     );
+  if (values.websocket && method !== 'GET')
+    throw new CliError(
+      EXIT.usage,
+      '--websocket wants the method GET',
+      'isoproxy explain --websocket GET /openai/v1/realtime',
+    );
   const config = loadConfig({ file: values.config, env: io.env });
   const target = canonicalTarget(path);
   const verdicts = chosenListeners(config, values.listener).map((listener) =>
-    judge(config, listener, method, target),
+    judge(config, listener, method, target, values.websocket),
   );
   if (values.json)
     io.stdout(`${JSON.stringify({ method, target, verdicts: verdicts.map(toJson) }, null, 2)}\n`);
@@ -96,8 +104,6 @@ function toJson(verdict: Verdict): Record<string, unknown> {
 }
 
 export const explain: Command = {
-  name: 'explain',
-  summary: 'what would happen to this request, and why',
   usage: USAGE,
   run,
 };

@@ -67,8 +67,6 @@ function readDocument(file: string): ImportedDocument {
 }
 
 export const importCommand: Command = {
-  name: 'import',
-  summary: 'turn a credentials_v2 document into proxy.toml',
   usage: USAGE,
   run,
 };

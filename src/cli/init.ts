@@ -86,8 +86,6 @@ function listPresets(): string {
 }
 
 export const init: Command = {
-  name: 'init',
-  summary: 'print a commented proxy.toml to start from',
   usage: USAGE,
   run,
 };

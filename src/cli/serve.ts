@@ -14,8 +14,6 @@ import { type Command, EXIT, type Io, warn } from './command.ts';
 const FLUSH_MS = 1_000;
 
 export const serve: Command = {
-  name: 'serve',
-  summary: 'run the proxy',
   usage: `usage: isoproxy serve [--config FILE]
 
 Runs the proxy in the foreground until SIGTERM or SIGINT. It then stops accepting, lets requests in

@@ -14,6 +14,7 @@ export function tomlList(items: readonly string[]): string {
 export function endpointToml(entry: EndpointEntry): string {
   const parts = [`methods = ${tomlList(entry.methods)}`, `paths = ${tomlList(entry.paths)}`];
   if (entry.query !== undefined) parts.push(`query = ${tomlList(entry.query)}`);
+  if (entry.websocket) parts.push('websocket = true');
   if (entry.allow_encoded_slash) parts.push('allow_encoded_slash = true');
   return `{ ${parts.join(', ')} }`;
 }

@@ -39,8 +39,17 @@ export function canonicalTarget(text: string): string {
   return href?.startsWith(`${origin}/`) ? href.slice(origin.length) : text;
 }
 
-/** Judges `method` and `text` (a canonical target) as the pipeline would, up to the endpoint rules. */
-export function judge(config: Config, listener: ListenerConfig, method: string, text: string): Verdict {
+/**
+ * Judges `method` and `text` (a canonical target) as the pipeline would, up to the endpoint rules.
+ * @param webSocket the request asks for a WebSocket
+ */
+export function judge(
+  config: Config,
+  listener: ListenerConfig,
+  method: string,
+  text: string,
+  webSocket = false,
+): Verdict {
   const deny = (code: ErrorCode, reason: string, more: Partial<Verdict> = {}): Verdict => ({
     listener: listener.name,
     result: 'deny',
@@ -60,6 +69,7 @@ export function judge(config: Config, listener: ListenerConfig, method: string, 
   if (OWN_ROUTES.includes(target.path) && (method === 'GET' || method === 'HEAD'))
     return { listener: listener.name, result: 'allow', reason: 'answered by isoproxy itself' };
   const split = splitProvider(target.path, listener.mount);
+  const ask: Ask = { method, path: split.path, asksForWebSocket: webSocket && method === 'GET' };
   const provider = listener.providers.includes(split.provider)
     ? config.providers.get(split.provider)
     : undefined;
@@ -67,7 +77,7 @@ export function judge(config: Config, listener: ListenerConfig, method: string, 
     target.hasEncodedSlash && !(provider !== undefined && keepsEncodedSlash(provider.rules, split.path));
   if (refusesSlash) {
     if (provider === undefined) return deny('bad_target', 'only a provider of this listener can keep %2F');
-    return judgeRules(listener, provider, method, split.path, target, deny);
+    return judgeRules(listener, provider, ask, target, deny);
   }
   if (provider === undefined)
     return deny('unknown_provider', ...unknownProvider(config, listener, split.provider));
@@ -81,7 +91,7 @@ export function judge(config: Config, listener: ListenerConfig, method: string, 
       },
     });
   }
-  return judgeRules(listener, provider, method, split.path, target, deny);
+  return judgeRules(listener, provider, ask, target, deny);
 }
 
 function unknownProvider(config: Config, listener: ListenerConfig, name: string): [string, Partial<Verdict>] {
@@ -105,29 +115,43 @@ const REASONS: Readonly<Record<DenyReason, string>> = {
   no_method: 'an entry has this path, but not with this method',
   query_name: 'an entry has this method and path, but not a query parameter of that name',
   encoded_slash: 'an entry has this method and path, but does not keep %2F',
+  websocket_only: 'an entry has this method and path, but for WebSocket upgrades only (explain --websocket)',
 };
+
+/** What is asked of a provider. */
+interface Ask {
+  readonly method: string;
+  readonly path: string;
+  readonly asksForWebSocket: boolean;
+}
 
 function judgeRules(
   listener: ListenerConfig,
   provider: ProviderConfig,
-  method: string,
-  path: string,
+  ask: Ask,
   target: Target,
   deny: Deny,
 ): Verdict {
+  const { method, path, asksForWebSocket } = ask;
   const placements = provider.credentials.map((credential) => credential.placement);
   const query = stripQuery(target.query, credentialParameters(provider.stripQuery, placements));
   const names = queryNames(query);
   const { hasEncodedSlash } = target;
-  const subject = { method, path, segments: path.slice(1).split('/'), queryNames: names, hasEncodedSlash };
+  const subject = { ...ask, segments: path.slice(1).split('/'), queryNames: names, hasEncodedSlash };
   const decision = decide(provider.rules, subject);
   if (decision.result === 'allow') {
     const { rule } = decision;
-    const sent = `${method} ${provider.origin}${provider.basePath}${path}${query}`;
+    const origin = rule.options.websocket ? provider.origin.replace(/^http/, 'ws') : provider.origin;
+    const sent = `${method} ${origin}${provider.basePath}${path}${query}`;
+    const kind = rule.options.websocket
+      ? ' as a WebSocket'
+      : asksForWebSocket
+        ? ' as a plain request: it is no websocket entry, so the upgrade stays here'
+        : '';
     return {
       listener: listener.name,
       result: 'allow',
-      reason: `entry ${rule.entry + 1} allows it`,
+      reason: `entry ${rule.entry + 1} allows it${kind}`,
       provider: provider.name,
       rule,
       sent,
@@ -139,7 +163,7 @@ function judgeRules(
   const fix =
     path === ''
       ? undefined
-      : fixFor(decision.reason, decision.nearest, provider, method, path, hasEncodedSlash, names);
+      : fixFor(decision.reason, decision.nearest, provider, ask, hasEncodedSlash, names);
   const reason =
     path === ''
       ? `nothing stands after /${provider.name}; the path of the API follows it`
@@ -163,11 +187,12 @@ function fixFor(
   reason: DenyReason,
   nearest: Rule | undefined,
   provider: ProviderConfig,
-  method: string,
-  path: string,
+  { method, path, asksForWebSocket }: Ask,
   encodedSlash: boolean,
   names: readonly string[],
 ): Verdict['fix'] {
+  // Two entries that match the same path and differ in this would contradict each other.
+  if (reason === 'websocket_only') return undefined;
   if (nearest !== undefined && reason === 'query_name') {
     const missing = names.filter((name) => !nearest.options.query?.has(name));
     return {
@@ -186,9 +211,12 @@ function fixFor(
   } catch {
     return undefined;
   }
-  const entry = encodedSlash
-    ? { methods: [method], paths: [pattern], allow_encoded_slash: true }
-    : { methods: [method], paths: [pattern] };
+  const entry = {
+    methods: [method],
+    paths: [pattern],
+    ...(encodedSlash && { allow_encoded_slash: true }),
+    ...(asksForWebSocket && { websocket: true }),
+  };
   return {
     where: `[providers.${provider.name}], or the entry to its list`,
     toml: `extra_endpoints = [${endpointToml(entry)}]`,

@@ -56,6 +56,7 @@ export function compileDocuments(
     report,
   );
   const byName = new Map(providers.map(({ config }) => [config.name, config]));
+  if (server.upstreamProxy !== undefined) refuseProxiedWebSockets(providers, report);
   refuseTooManyInFlight(listeners, byName, merged.limits?.place ?? at(root, 'limits'), report);
   collectWarnings({ listeners, providers, profiles, root }, report);
   report.stopOnProblems();
@@ -94,6 +95,20 @@ function compileProviders(merged: Merged, report: Report): Placed<ProviderConfig
     if (config !== undefined) providers.push({ config, place });
   }
   return providers;
+}
+
+/** The client for WebSockets knows no proxy, and past it would be a way that nobody meant. */
+function refuseProxiedWebSockets(providers: readonly Placed<ProviderConfig>[], report: Report): void {
+  for (const { config, place } of providers) {
+    const { origin, upstreamSocket, rules } = config;
+    const isProxied = origin.startsWith('https:') && upstreamSocket === undefined;
+    if (isProxied && rules.rules.some((rule) => rule.options.websocket))
+      report.problem(
+        at(place, 'endpoints'),
+        'a websocket entry cannot go through server.upstream_proxy in this version',
+        'remove the entry, or serve this provider by an instance without the proxy',
+      );
+  }
 }
 
 /** The runtime honours no more requests in flight than this; what is beyond would wait without a word. */

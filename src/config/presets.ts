@@ -1,7 +1,9 @@
 // Facts about APIs, as data: where the credential goes, what a key and a client look like, and the calls that
 // an agent needs. The endpoints are inference only (GitHub: read only): no files, batches, stored responses,
 // keys, billing or administration; no images or audio, which are inference too but cost far more a call, and no
-// coding agent needs them to run; no WebSocket variants. What is missing is one `extra_endpoints` line away.
+// coding agent needs them to run; no WebSocket variants. What is missing is one `extra_endpoints` line away:
+// { methods = ["GET"], paths = ["/v1/realtime"], websocket = true } for OpenAI's Realtime API, "/v1/responses" for
+// the WebSocket of Codex.
 
 import { MORE_PRESETS } from './presets-more.ts';
 
@@ -85,7 +87,7 @@ export const PRESETS: Readonly<Record<string, Preset>> = {
     title: 'Anthropic API with the token of `claude setup-token`',
     source: 'https://code.claude.com/docs/en/authentication',
     checked: CHECKED,
-    evidence: 'docs',
+    evidence: 'tried',
     base_url: 'https://api.anthropic.com',
     credential: BEARER,
     secret_prefixes: ['sk-ant-oat01-', 'sk-ant-'],
@@ -158,7 +160,7 @@ export const PRESETS: Readonly<Record<string, Preset>> = {
     title: 'GitHub REST API, read only',
     source: 'https://docs.github.com/en/rest',
     checked: CHECKED,
-    evidence: 'docs',
+    evidence: 'tried',
     base_url: 'https://api.github.com',
     credential: BEARER,
     secret_prefixes: ['github_pat_', 'ghp_', 'gho_', 'ghu_', 'ghs_', 'ghr_'],
@@ -198,6 +200,17 @@ export const PRESETS: Readonly<Record<string, Preset>> = {
           '/repos/*/*/releases/*',
           '/repos/*/*/tags',
           '/repos/*/*/topics',
+          // Further pages: Link headers name a repository by its id.
+          '/repositories/*/branches',
+          '/repositories/*/commits',
+          '/repositories/*/contributors',
+          '/repositories/*/issues',
+          '/repositories/*/issues/*/comments',
+          '/repositories/*/labels',
+          '/repositories/*/milestones',
+          '/repositories/*/pulls',
+          '/repositories/*/releases',
+          '/repositories/*/tags',
         ],
         // Octokit writes the slashes of file paths and branch names as %2F.
         allow_encoded_slash: true,
@@ -213,11 +226,12 @@ export const PRESETS: Readonly<Record<string, Preset>> = {
     title: 'Gemini API',
     source: 'https://ai.google.dev/gemini-api/docs/api-key',
     checked: CHECKED,
-    evidence: 'docs',
+    evidence: 'tried',
     base_url: 'https://generativelanguage.googleapis.com',
     credential: { header: 'x-goog-api-key', format: '{secret}' },
     secret_prefixes: ['AQ.Ab', 'AQ.', 'AIzaSy', 'AIza'],
     endpoints: [
+      // Google's client for TypeScript asks for v1beta, the one for Python (3.4.0) for v1.
       {
         methods: ['POST'],
         paths: [
@@ -226,9 +240,14 @@ export const PRESETS: Readonly<Record<string, Preset>> = {
           '/v1beta/models/*:countTokens',
           '/v1beta/models/*:embedContent',
           '/v1beta/models/*:batchEmbedContents',
+          '/v1/models/*:generateContent',
+          '/v1/models/*:streamGenerateContent',
+          '/v1/models/*:countTokens',
+          '/v1/models/*:embedContent',
+          '/v1/models/*:batchEmbedContents',
         ],
       },
-      { methods: ['GET'], paths: ['/v1beta/models', '/v1beta/models/*'] },
+      { methods: ['GET'], paths: ['/v1beta/models', '/v1beta/models/*', '/v1/models', '/v1/models/*'] },
     ],
     strip_headers: ['x-goog-user-project', 'x-goog-quota-user', 'x-goog-iam-authorization-token'],
     // From https://cloud.google.com/apis/docs/system-parameters, its older versions, and $httpHeaders and

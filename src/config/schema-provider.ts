@@ -15,16 +15,8 @@ export const endpointSchema = v.strictObject({
   paths: v.array(v.string()),
   /** Allowed query parameter names. Default: any; [] allows none. */
   query: v.optional(v.array(v.string())),
-  /** For WebSocket upgrades. Default false; true is not in this version yet. */
-  websocket: v.optional(
-    v.pipe(
-      v.boolean(),
-      v.check(
-        (value) => !value,
-        'websocket is not in this version yet, and an entry that does nothing would mislead; remove it',
-      ),
-    ),
-  ),
+  /** For WebSocket upgrades, and for nothing else; methods is then ["GET"]. Default false. */
+  websocket: v.optional(v.boolean()),
   /** Keep %2F in a path as part of its segment. Default false. */
   allow_encoded_slash: v.optional(v.boolean()),
   /** Pass an answer in an encoding that was not asked for; the reflection guard cannot read it. Default false. */

@@ -9,6 +9,11 @@ export class SecretError extends Error {}
 const PLACEHOLDERS =
   /isoproxy-placeholder|change[-_ ]?me|your[-_ ]?(?:api[-_ ]?)?(?:key|token|secret)|insert[-_ ]|replace[-_ ]?(?:me|with)|placeholder|^<.*>$|^(?:x+|\*+|\.+|0+)$|^(?:sk|ghp|gsk|hf)[-_](?:x+|\.+|\*+)$|^(?:dummy|test|example|secret|token|password|todo|none|null|undefined)$/i;
 
+/** Does a value say by itself that it is no secret? */
+export function isPlaceholder(value: string): boolean {
+  return PLACEHOLDERS.test(value);
+}
+
 /**
  * Checks the raw text of a source and makes it a Secret. One trailing line break, as editors and `echo`
  * leave it, is not part of the value.
@@ -21,7 +26,7 @@ export function toSecret(raw: string, unsafeShortSecret: boolean): Secret {
     throw new SecretError('holds more than one line; only the secret itself belongs there');
   if (/[^\x20-\x7e]/.test(value)) throw new SecretError('holds control or non-ASCII bytes');
   if (value.trim() !== value) throw new SecretError('begins or ends with a space');
-  if (PLACEHOLDERS.test(value)) throw new SecretError('is a placeholder, not a secret');
+  if (isPlaceholder(value)) throw new SecretError('is a placeholder, not a secret');
   if (value.length < MIN_SECRET_BYTES && !unsafeShortSecret) {
     throw new SecretError(
       `is shorter than ${MIN_SECRET_BYTES} bytes; set unsafe_short_secret = true to accept it (the reflection guard is then off for it)`,

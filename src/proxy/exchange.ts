@@ -13,7 +13,7 @@ export interface AccessRecord {
   readonly method: string;
   /** Canonical path without the query; at most 512 bytes. */
   readonly path: string;
-  /** What the client saw; 499 if it left before the answer's head. */
+  /** What the client saw; 499 if it left before the answer's head, 101 for a WebSocket. */
   readonly status: number;
   /** `allow`: forwarded. `deny`: refused before anything was dialled. `own`: answered by the proxy's own routes. */
   readonly decision: 'allow' | 'deny' | 'own';
@@ -21,14 +21,14 @@ export interface AccessRecord {
   readonly reason: string;
   /** The rule that allowed it, or empty. */
   readonly rule: string;
-  /** Body bytes from the client. */
+  /** Body bytes from the client; of a WebSocket, bytes of messages. */
   readonly bytes_in: number;
-  /** Body bytes to the client. */
+  /** Body bytes to the client; of a WebSocket, bytes of messages. */
   readonly bytes_out: number;
   /** From arrival to the upstream's response head, ms; null if there was none. */
   readonly ttfb_ms: number | null;
   readonly duration_ms: number;
-  /** More about a failure: fixed phrases of ours or an error code of the runtime, or empty. */
+  /** More about a failure, or how a WebSocket was closed: fixed phrases of ours or an error code of the runtime, or empty. */
   readonly error: string;
 }
 
@@ -48,7 +48,11 @@ export interface Exchange {
   path: string;
   provider: string;
   rule: string;
+  /** Bytes of WebSocket messages from the client. */
+  messageBytesIn: number;
   bytesOut: number;
+  /** True once it is a WebSocket tunnel: then the end of its request says nothing. */
+  isTunnel: boolean;
   /** Status of the answer whose head has gone out; a later failure can only cut its body. */
   sentStatus: number | undefined;
   /** What the record says besides a failure; empty if nothing. */
@@ -95,7 +99,9 @@ export function createExchange(options: ExchangeOptions): Exchange {
     path: '',
     provider: '',
     rule: '',
+    messageBytesIn: 0,
     bytesOut: 0,
+    isTunnel: false,
     note: '',
     sentStatus: undefined,
     markHead() {
@@ -126,7 +132,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
       decision: outcome.kind === 'done' && outcome.own ? 'own' : of.forwarded ? 'allow' : 'deny',
       reason: failed?.code ?? (outcome.kind === 'client_closed' ? 'client_closed' : ''),
       rule: of.rule,
-      bytes_in: of.body.bytes(),
+      bytes_in: of.body.bytes() + of.messageBytesIn,
       bytes_out: of.bytesOut,
       ttfb_ms: headAt === undefined ? null : round(headAt - startedAt),
       duration_ms: round(options.now() - startedAt),

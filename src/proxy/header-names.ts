@@ -63,6 +63,16 @@ export const CREDENTIAL_NAMES: readonly string[] = [
   'dpop',
 ];
 
+/** Beginnings of WebSocket subprotocols in which clients present credentials or choose an account. */
+export const CREDENTIAL_PROTOCOLS: readonly string[] = [
+  // OpenAI's guide to its Realtime API over WebSocket, for browsers.
+  'openai-insecure-api-key.',
+  'openai-organization.',
+  'openai-project.',
+  // https://github.com/kubernetes/kubernetes/pull/47740
+  'base64url.bearer.authorization.k8s.io.',
+];
+
 /** Fields that claim who the client is, or ask an upstream to route or act otherwise than the target says. */
 export const ROUTING_NAMES: readonly string[] = [
   'forwarded',

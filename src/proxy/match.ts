@@ -17,6 +17,7 @@ export interface MatchInput {
   /** The client's query, "" or "?…". */
   readonly query: string;
   readonly hasEncodedSlash: boolean;
+  readonly asksForWebSocket: boolean;
 }
 
 export interface Match {
@@ -42,6 +43,7 @@ export function matchRule(
     segments: input.path.slice(1).split('/'),
     queryNames: query === '' ? [] : queryNames(query),
     hasEncodedSlash: input.hasEncodedSlash,
+    asksForWebSocket: input.asksForWebSocket,
   });
   if (decision.result === 'allow') return { rule: decision.rule, query };
   if (decision.reason === 'encoded_slash') throw new ProxyError('bad_target', 'encoded slash');

@@ -16,7 +16,7 @@ export interface EndpointEntry {
   readonly paths: readonly string[];
   /** Allowed query parameter names, compared after percent-decoding; undefined = any. */
   readonly query?: readonly string[] | undefined;
-  /** The entry is for WebSocket upgrades (GET only). Default false. */
+  /** The entry is for WebSocket upgrades (GET only), and for nothing else. Default false. */
   readonly websocket?: boolean | undefined;
   /** Keep `%2F` in a path as part of its segment instead of refusing it. Default false. */
   readonly allow_encoded_slash?: boolean | undefined;
@@ -55,7 +55,7 @@ export interface RuleSet {
 }
 
 /** Why a request was refused by the rules. */
-export type DenyReason = 'no_path' | 'no_method' | 'query_name' | 'encoded_slash';
+export type DenyReason = 'no_path' | 'no_method' | 'query_name' | 'encoded_slash' | 'websocket_only';
 
 export type RuleDecision =
   | { readonly result: 'allow'; readonly rule: Rule }
@@ -72,6 +72,8 @@ export interface RuleSubject {
   readonly queryNames: readonly string[];
   /** True if the path holds `%2F`. */
   readonly hasEncodedSlash: boolean;
+  /** True if the request asks for a WebSocket. A rule without that option matches it as a plain request. */
+  readonly asksForWebSocket: boolean;
 }
 
 /**
@@ -104,6 +106,7 @@ export function decide(set: RuleSet, subject: RuleSubject): RuleDecision {
 
 function unmetCondition(rule: Rule, subject: RuleSubject): DenyReason | undefined {
   if (!rule.methods.has(subject.method)) return 'no_method';
+  if (rule.options.websocket && !subject.asksForWebSocket) return 'websocket_only';
   if (subject.hasEncodedSlash && !rule.options.allowEncodedSlash) return 'encoded_slash';
   const allowed = rule.options.query;
   if (allowed !== undefined && subject.queryNames.some((name) => !allowed.has(name))) return 'query_name';

@@ -3,7 +3,9 @@ import { write } from 'node:fs';
 import { ProxyError } from '../errors.ts';
 import type { Upstream } from '../proxy/forward.ts';
 import type { BodySource } from '../proxy/response-body.ts';
+import { type EndEvents, NO_CLOSE_FRAME, type TunnelEnd } from '../proxy/websocket.ts';
 import type { Runtime, ServeOptions, Server, UpstreamRoute } from './runtime.ts';
+import { openWebSocketBy } from './websocket-client.ts';
 
 /** What the types of this Bun version do not say: the address of a unix listener, and the sweep. */
 type BunServer = ReturnType<typeof Bun.serve> & { readonly address: unknown; closeIdleConnections(): void };
@@ -11,7 +13,9 @@ type BunServer = ReturnType<typeof Bun.serve> & { readonly address: unknown; clo
 function serve(options: ServeOptions): Server {
   const { address, handle } = options;
   const common = {
-    fetch: handle,
+    fetch: (request: Request, server: BunServer) =>
+      request.headers.has('upgrade') ? handleUpgrade(request, server, handle) : handle(request),
+    websocket: webSocketHandlers(options.maxMessageBytes ?? 0),
     // Bun's own error page would show source; ours is made before this is ever reached.
     error: () => new Response(null, { status: 500, headers: { connection: 'close' } }),
     development: false,
@@ -36,6 +40,87 @@ function serve(options: ServeOptions): Server {
     stopAccepting: () => void server.stop(),
     destroy: () => void server.stop(true),
     closeIdle: () => server.closeIdleConnections(),
+  };
+}
+
+/** Requests that may become WebSockets, with their server, and those that did. */
+const upgradable = new WeakMap<Request, BunServer>();
+const upgraded = new WeakSet<Request>();
+
+async function handleUpgrade(
+  request: Request,
+  server: BunServer,
+  handle: ServeOptions['handle'],
+): Promise<Response | undefined> {
+  upgradable.set(request, server);
+  const response = await handle(request);
+  return upgraded.has(request) ? undefined : response;
+}
+
+/** What a WebSocket carries along. */
+interface SocketData {
+  readonly events: EndEvents;
+  socket: Bun.ServerWebSocket<SocketData> | undefined;
+}
+
+/** The largest message that a string can hold, with room to spare. */
+const MAX_MESSAGE_BYTES = 2 ** 29;
+
+function webSocketHandlers(maxMessageBytes: number): Bun.WebSocketHandler<SocketData> {
+  return {
+    // watch.ts has the clocks.
+    idleTimeout: 0,
+    sendPings: false,
+    perMessageDeflate: false,
+    maxPayloadLength: Math.min(maxMessageBytes, MAX_MESSAGE_BYTES),
+    open(socket) {
+      socket.data.socket = socket;
+    },
+    message({ data }, message) {
+      const isText = typeof message === 'string';
+      data.events.message(isText ? Buffer.from(message) : message, isText);
+    },
+    drain: ({ data }) => data.events.drained(),
+    close({ data }, code, reason) {
+      // What Bun itself closes, it reports as this code and a text of its own (docs/runtime.md 27).
+      if (code === NO_CLOSE_FRAME && reason !== '') data.events.failed(clientFault(reason));
+      data.events.closed(code, reason);
+    },
+  };
+}
+
+function clientFault(reason: string): ProxyError {
+  return reason === 'Received too big message'
+    ? new ProxyError('request_too_large', 'message over max_request_body')
+    : new ProxyError('bad_request', 'malformed WebSocket frame');
+}
+
+function accept(request: Request, headers: Headers, events: EndEvents): TunnelEnd | undefined {
+  const data: SocketData = { events, socket: undefined };
+  // Without this name Bun chooses the first subprotocol that the client offers; an empty value it leaves out
+  // (docs/runtime.md 27).
+  if (!headers.has('sec-websocket-protocol')) headers.set('sec-websocket-protocol', '');
+  if (!upgradable.get(request)?.upgrade(request, { headers, data } as never)) return undefined;
+  upgraded.add(request);
+  // Bun opens it before `upgrade` returns.
+  const { socket } = data;
+  return socket === undefined ? undefined : createEnd(socket);
+}
+
+/** A byte order mark at the beginning of a message is part of it. */
+const utf8 = new TextDecoder('utf-8', { ignoreBOM: true });
+
+function createEnd(socket: Bun.ServerWebSocket<SocketData>): TunnelEnd {
+  return {
+    send(bytes, isText) {
+      const sent = isText ? socket.sendText(utf8.decode(bytes)) : socket.sendBinary(bytes as Buffer);
+      // 0: it was dropped, or it is empty; -1: it waits (docs/runtime.md 25).
+      return sent !== 0 || bytes.byteLength === 0;
+    },
+    waiting: () => socket.getBufferedAmount(),
+    // 1005 makes Bun send a close frame without a code (docs/runtime.md 27).
+    close: (code, reason) => socket.close(code, reason),
+    terminate: () => socket.terminate(),
   };
 }
 
@@ -132,6 +217,8 @@ export const bunRuntime: Runtime = {
   targetOf,
   bodyStream,
   openUpstream,
+  webSocket: { accept, openUpstream: openWebSocketBy },
   writeStderr,
+  collectGarbage: () => Bun.gc(true),
   refusals: () => [],
 };

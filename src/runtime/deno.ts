@@ -253,6 +253,9 @@ function refusals(features: RuntimeFeatures): string[] {
       'unsafe_allow_encoded_response cannot be kept under Deno: its fetch always decodes; use the compiled binary',
     );
   }
+  if (features.webSocket) {
+    found.push('websocket = true cannot be kept under Deno: use the compiled binary');
+  }
   return found;
 }
 
@@ -265,6 +268,9 @@ export const denoRuntime: Runtime = {
   targetOf,
   bodyStream,
   openUpstream,
+  webSocket: undefined,
+  // Deno offers no such door to code.
+  collectGarbage: () => {},
   writeStderr: (bytes) => Deno.stderr.write(bytes),
   refusals,
 };

@@ -1,6 +1,7 @@
 /** The thin door to the runtime: what isoproxy needs of Bun or Deno beyond the web standards and `node:` modules. */
 import type { Upstream } from '../proxy/forward.ts';
 import type { BodySource } from '../proxy/response-body.ts';
+import type { EndEvents, OpenWebSocket, TunnelEnd } from '../proxy/websocket.ts';
 
 /** Where a server listens: a unix socket path, or a literal loopback address. */
 export type ServeAddress =
@@ -10,6 +11,8 @@ export type ServeAddress =
 export interface ServeOptions {
   readonly address: ServeAddress;
   readonly handle: (request: Request) => Response | Promise<Response>;
+  /** Largest WebSocket message that any provider takes from a client, bytes; for servers that accept some. */
+  readonly maxMessageBytes?: number;
 }
 
 /** A listening server. */
@@ -34,6 +37,16 @@ export interface UpstreamRoute {
   readonly socket: string | undefined;
 }
 
+export interface WebSocketRuntime {
+  /**
+   * Answers a request that `serve` handed over with 101 and `headers`; what `handle` returns for it is then not
+   * sent. Undefined if that is not possible any more.
+   */
+  readonly accept: (request: Request, headers: Headers, events: EndEvents) => TunnelEnd | undefined;
+  /** How WebSockets reach one upstream. */
+  readonly openUpstream: (route: UpstreamRoute) => OpenWebSocket;
+}
+
 export interface Runtime {
   readonly name: 'bun' | 'deno';
   readonly version: string;
@@ -44,8 +57,12 @@ export interface Runtime {
   readonly bodyStream: (source: BodySource) => ReadableStream<Uint8Array<ArrayBuffer>>;
   /** How requests reach one upstream: fetch, with nothing but the configuration to decide how it is reached. */
   readonly openUpstream: (route: UpstreamRoute) => Upstream;
+  /** Undefined where there are none. */
+  readonly webSocket: WebSocketRuntime | undefined;
   /** Writes bytes to stderr without blocking the process; resolves to how many were taken. */
   readonly writeStderr: (bytes: Uint8Array) => Promise<number>;
+  /** Frees memory that is not used any more, now. */
+  readonly collectGarbage: () => void;
   /** What of the configuration this runtime cannot keep: sentences, each a reason to refuse to start. */
   readonly refusals: (features: RuntimeFeatures) => readonly string[];
 }
@@ -53,4 +70,5 @@ export interface Runtime {
 /** Configured features that not every runtime has. */
 export interface RuntimeFeatures {
   readonly encodedResponses: boolean;
+  readonly webSocket: boolean;
 }

@@ -35,16 +35,17 @@ export interface SocketFile {
 }
 
 /**
- * Makes the directory of a socket if it is absent: 0700, or 0755 if the socket's mode lets others in.
+ * Makes the directory of a socket if it is absent: 0700, or 0755 if the socket's mode lets others in. One of ours that
+ * is 0700 from an earlier start becomes 0755 too: nobody could use the mode that was configured since.
  * @throws SocketFileError if it is no directory, or others may write to it.
  */
 export function prepareDirectory(path: string, socketMode: number): void {
   const directory = dirname(path);
-  if (lstat(directory) === undefined) {
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
-    // mkdir's mode is cut by the umask; chmod's is not.
-    chmodSync(directory, (socketMode & 0o077) === 0 ? 0o700 : 0o755);
-  }
+  if (lstat(directory) === undefined) mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const letsOthersIn = (socketMode & 0o077) !== 0;
+  const made = lstat(directory);
+  if (letsOthersIn && made?.isDirectory() && made.uid === process.getuid?.() && (made.mode & 0o777) === 0o700)
+    chmodSync(directory, 0o755);
   const stat = lstat(directory);
   if (stat?.isSymbolicLink() || !stat?.isDirectory()) {
     throw new SocketFileError(`${directory} is not a directory`, 'remove it, or set another socket path');

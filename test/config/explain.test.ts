@@ -110,6 +110,44 @@ test.each([
   expect(ask(name, method, path)).toMatchObject({ result: 'deny', reason });
 });
 
+test('a websocket entry is for WebSockets only, and other entries take an upgrade as a plain request', () => {
+  const text = `
+[[listeners]]
+name = "one"
+[providers.api]
+base_url = "https://api.example/base"
+credential = "none"
+endpoints = [
+  { methods = ["GET"], paths = ["/v1/realtime"], websocket = true },
+  { methods = ["GET"], paths = ["/v1/models"] },
+]
+`;
+  const live = loadConfig({ file: workspace.write('live.toml', text), env: ENV });
+  const asked = (path: string, webSocket: boolean) =>
+    judge(live, live.listeners[0] as (typeof live.listeners)[number], 'GET', path, webSocket);
+  const denied = asked('/api/v1/realtime', false);
+  expect(denied).toMatchObject({
+    result: 'deny',
+    reason:
+      '403 endpoint_not_allowed: an entry has this method and path, but for WebSocket upgrades only (explain --websocket)',
+    nearest: [{ name: 'GET /v1/realtime' }],
+  });
+  expect(denied.fix).toBeUndefined();
+  expect(asked('/api/v1/realtime', true)).toMatchObject({
+    result: 'allow',
+    reason: 'entry 1 allows it as a WebSocket',
+    sent: 'GET wss://api.example/base/v1/realtime',
+  });
+  expect(asked('/api/v1/models', true)).toMatchObject({
+    result: 'allow',
+    reason: 'entry 2 allows it as a plain request: it is no websocket entry, so the upgrade stays here',
+    sent: 'GET https://api.example/base/v1/models',
+  });
+  expect(asked('/api/v1/other', true).fix?.toml).toBe(
+    'extra_endpoints = [{ methods = ["GET"], paths = ["/v1/other"], websocket = true }]',
+  );
+});
+
 test('the nearest rules come first', () => {
   const nearest = ask('one', 'POST', '/api/v1/mesages').nearest?.map((rule) => rule.name);
   expect(nearest).toEqual(['POST /v1/messages', 'GET /v1/models/*']);

@@ -90,6 +90,7 @@ const subject = (method: string, path: string, queryNames: string[] = []) => ({
   segments: path.slice(1).split('/'),
   queryNames,
   hasEncodedSlash: /%2f/i.test(path),
+  asksForWebSocket: false,
 });
 
 describe('rules', () => {
@@ -98,6 +99,7 @@ describe('rules', () => {
     { methods: ['GET'], paths: ['/v1/models', '/v1/models/*'], query: ['limit', 'after_id'] },
     { methods: ['GET'], paths: ['/files/*'], allow_encoded_slash: true },
     { methods: ['*'], paths: ['/any'] },
+    { methods: ['GET'], paths: ['/socket'], websocket: true },
   ]);
 
   test.each([
@@ -118,10 +120,22 @@ describe('rules', () => {
     ['GET', '/v1/models/a%2Fb', [], 'encoded_slash', 'GET /v1/models/*'],
     ['POST', '/v1/messages/batches', [], 'no_path', undefined],
     ['POST', '', [], 'no_path', undefined],
+    ['GET', '/socket', [], 'websocket_only', 'GET /socket'],
+    ['POST', '/socket', [], 'no_method', 'GET /socket'],
   ])('%s %s %p is denied: %s, nearest %p', (method, path, query, reason, nearest) => {
     const decision = decide(set, subject(method, path, query as string[]));
     expect(decision).toMatchObject({ result: 'deny', reason });
     expect(decision.result === 'deny' && decision.nearest?.name).toBe(nearest as string);
+  });
+
+  test('what asks for a WebSocket matches a websocket rule, and any other as a plain request', () => {
+    for (const [path, rule] of [
+      ['/socket', 'GET /socket'],
+      ['/v1/models', 'GET /v1/models'],
+    ] as const) {
+      const decision = decide(set, { ...subject('GET', path), asksForWebSocket: true });
+      expect(decision.result === 'allow' && decision.rule.name).toBe(rule);
+    }
   });
 
   test('no rules allow nothing', () => {

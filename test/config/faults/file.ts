@@ -85,9 +85,14 @@ export const FILE_FAULTS: readonly Fault[] = [
     'FILE:5: providers.api.limits.circuit: not in this version yet, and a key that does nothing would mislead; remove it',
   ],
   [
-    'websocket is not built yet',
-    endpoints(`[{ methods = ["GET"], paths = ["/${CANARY}"], websocket = true }]`),
-    'FILE:4: providers.api.endpoints#1.websocket: websocket is not in this version yet, and an entry that does nothing would mislead; remove it',
+    'websocket with another method',
+    endpoints(`[{ methods = ["POST"], paths = ["/${CANARY}"], websocket = true }]`),
+    'FILE:4: providers.api.endpoints#1.websocket: websocket = true needs methods = ["GET"]: an upgrade is a GET (RFC 6455 4.1)',
+  ],
+  [
+    'websocket through a proxy',
+    `[server]\nupstream_proxy = "http://proxy:3128"\n${endpoints(`[{ methods = ["GET"], paths = ["/${CANARY}"], websocket = true }]`)}`,
+    'FILE:6: providers.api.endpoints: a websocket entry cannot go through server.upstream_proxy in this version; remove the entry, or serve this provider by an instance without the proxy',
   ],
   ['a list where a table is meant', `server = ["${CANARY}"]\n`, 'FILE:1: server: must be a table'],
   [

@@ -5,6 +5,7 @@
 import { accessSync, constants, readdirSync, readFileSync, realpathSync } from 'node:fs';
 import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
+import process from 'node:process';
 import { PRESETS } from '../config/presets.ts';
 import { searchPaths } from '../config/search.ts';
 import { isPlaceholder } from '../credentials/secret-value.ts';
@@ -182,12 +183,55 @@ const KEY_NAMES = /(?:_API_KEY|_AUTH_TOKEN|_OAUTH_TOKEN|_TOKEN|_SECRET|_SECRET_A
 const MIN_KEY_LENGTH = 16;
 
 function findKeys(env: Environment, known: ReadonlySet<string>): Exposure[] {
-  return Object.entries(env)
-    .filter(([name, value]) => value !== undefined && looksReal(name, value) && !known.has(value))
-    .map(([name]) => ({
-      message: `$${name} looks like a real key`,
-      hint: `start the sandbox without it (bwrap --clearenv, env -u ${name}): a variable that is set again stays readable in /proc`,
-    }));
+  const isReal = ([name, value]: [string, string | undefined]) =>
+    value !== undefined && looksReal(name, value) && !known.has(value);
+  const own = Object.entries(env).filter(isReal);
+  const names = new Set(own.map(([name]) => name));
+  const found = own.map(([name]) => ({
+    message: `$${name} looks like a real key`,
+    hint: `start the sandbox without it: env -u ${name} …, or env -i and the variables that it needs`,
+  }));
+  for (const { pid, variables } of ancestorEnvironments()) {
+    for (const [name] of variables.filter(isReal)) {
+      if (names.has(name)) continue;
+      names.add(name);
+      found.push({
+        message: `$${name} of process ${pid} looks like a real key, and /proc/${pid}/environ can be read`,
+        hint: `start that process without it (env -i PATH="$PATH" bwrap …): bwrap --clearenv clears what comes after bwrap, not bwrap itself`,
+      });
+    }
+  }
+  return found;
+}
+
+/**
+ * The environments that the processes above this one were started with, as far as they can be read. In a sandbox
+ * the last of them is often the sandbox's own program, started from a person's shell (seen with bubblewrap 0.8).
+ */
+function ancestorEnvironments() {
+  const found: { pid: string; variables: [string, string][] }[] = [];
+  for (let pid = String(process.ppid); Number(pid) > 0; pid = parentOf(pid)) {
+    try {
+      const variables = readFileSync(`/proc/${pid}/environ`, 'latin1').split('\0').filter(Boolean);
+      found.push({ pid, variables: variables.map((text) => splitVariable(text)) });
+    } catch {
+      // Somebody else's process, or a system without /proc.
+    }
+  }
+  return found;
+}
+
+function splitVariable(text: string): [string, string] {
+  const at = text.indexOf('=');
+  return [text.slice(0, at), text.slice(at + 1)];
+}
+
+function parentOf(pid: string): string {
+  try {
+    return /^PPid:\s+(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? '0';
+  } catch {
+    return '0';
+  }
 }
 
 function looksReal(name: string, value: string): boolean {

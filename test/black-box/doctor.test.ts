@@ -189,6 +189,11 @@ inBox(`in a sandbox${skipped(BOX_REASON)}`, () => {
       () => ({ rw: own() }),
       ['/run/isoproxy/agent-1 is writable: the agent could put a socket of its own there'],
     ],
+    [
+      'a key that bubblewrap was started with, in spite of --clearenv',
+      () => ({ outerEnv: { ANTHROPIC_API_KEY: KEYS.anthropic } }),
+      ['$ANTHROPIC_API_KEY of process 1 looks like a real key, and /proc/1/environ can be read'],
+    ],
     ['a key by its name', () => ({ env: { ACME_API_KEY: NAMED } }), ['$ACME_API_KEY looks like a real key']],
     [
       'a token by its name',

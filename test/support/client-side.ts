@@ -3,6 +3,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
+import process from 'node:process';
 import { stringify } from 'smol-toml';
 import { DEADLINE_MS, until, within } from './deadline.ts';
 import { fakeAnthropic, fakeOpenai } from './fake-apis.ts';
@@ -207,6 +208,8 @@ export const UNSHARE_NET = ['unshare', '-n'];
 export interface Box {
   /** Added to an otherwise empty environment. */
   env?: Record<string, string>;
+  /** What bubblewrap itself, PID 1 inside, is started with. */
+  outerEnv?: Record<string, string>;
   /** Read-only and writable mounts: path inside -> path outside. */
   ro?: Record<string, string>;
   rw?: Record<string, string>;
@@ -223,7 +226,9 @@ export function boxed(command: string[], box: Box = {}): string[] {
   const [binary] = isoproxyCommand('/');
   const mounts = (option: string, table: Record<string, string> = {}) =>
     Object.entries(table).flatMap(([inside, outside]) => [option, outside, inside]);
+  const outer = { PATH: process.env['PATH'] ?? '', ...box.outerEnv };
   return [
+    ...['env', '-i', ...Object.entries(outer).map(([name, value]) => `${name}=${value}`)],
     ...['bwrap', '--unshare-all', '--die-with-parent', '--clearenv', '--dev', '/dev', '--proc', '/proc'],
     ...SYSTEM.filter((path) => existsSync(path)).flatMap((path) => ['--ro-bind', path, path]),
     ...['--tmpfs', '/tmp', '--dir', '/home/agent', '--dir', '/var/lib', '--dir', '/run/isoproxy'],

@@ -2,9 +2,17 @@
  * Answers that a client asks for at its first start and that nobody can give without a network. Only what is absent
  * is written, and what is a decision of the user (theme, trust in a folder) stays one.
  */
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import process from 'node:process';
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -40,9 +48,14 @@ function seedClaude(env: Environment): Seeded {
   if (!key && !env['CLAUDE_CODE_OAUTH_TOKEN']) return NOTHING;
   const file = claudeStateFile(env);
   if (file === undefined) return NOTHING;
-  const state = readState(file);
+  let state: ClaudeState | undefined;
+  try {
+    state = readState(file);
+  } catch (error) {
+    return warning(`${file} cannot be read (${codeOf(error)}): interactive Claude Code may not start`);
+  }
   if (state === undefined)
-    return { notes: [], warnings: [`${file} is no JSON object, so nothing was added to it for Claude Code`] };
+    return warning(`${file} does not hold what Claude Code keeps there, so nothing was added to it`);
   if (!key) {
     if (state.hasCompletedOnboarding) return NOTHING;
     return write(file, { ...state, hasCompletedOnboarding: true }, 'onboarding marked as done');
@@ -51,10 +64,7 @@ function seedClaude(env: Environment): Seeded {
   const answers = state.customApiKeyResponses ?? {};
   if (answers.approved?.includes(suffix)) return NOTHING;
   if (answers.rejected?.includes(suffix))
-    return {
-      notes: [],
-      warnings: [`${file}: this placeholder key was rejected in Claude Code; remove it there`],
-    };
+    return warning(`${file}: this placeholder key was rejected in Claude Code; remove it there`);
   const approved = [...(answers.approved ?? []), suffix];
   return write(
     file,
@@ -69,43 +79,53 @@ function claudeStateFile(env: Environment): string | undefined {
   const directory = env['CLAUDE_CONFIG_DIR'] || undefined;
   if (directory === undefined && !home) return undefined;
   const first = join(directory ?? join(home as string, '.claude'), '.config.json');
-  return exists(first) ? first : join(directory ?? (home as string), '.claude.json');
+  return existsSync(first) ? first : join(directory ?? (home as string), '.claude.json');
 }
 
-function exists(file: string): boolean {
-  try {
-    readFileSync(file);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-/** An absent file is an empty state; undefined for one that holds something else. */
+/**
+ * An absent file is an empty state; undefined for one that holds something else.
+ * @throws when it is there and cannot be read: replacing it would lose what it holds
+ */
 function readState(file: string): ClaudeState | undefined {
-  if (!exists(file)) return {};
+  let text: string;
   try {
-    const state: unknown = JSON.parse(readFileSync(file, 'utf8'));
-    return typeof state === 'object' && state !== null && !Array.isArray(state)
-      ? (state as ClaudeState)
-      : undefined;
+    text = readFileSync(file, 'utf8');
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return {};
+    throw error;
+  }
+  try {
+    const state: unknown = JSON.parse(text);
+    return isTable(state) && hasKnownAnswers(state) ? state : undefined;
   } catch {
     return undefined;
   }
 }
 
+const isTable = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+
+function hasKnownAnswers(state: Record<string, unknown>): boolean {
+  const answers = state['customApiKeyResponses'];
+  if (answers === undefined) return true;
+  const isList = (value: unknown) => value === undefined || Array.isArray(value);
+  return isTable(answers) && isList(answers['approved']) && isList(answers['rejected']);
+}
+
 function write(file: string, state: ClaudeState, what: string): Seeded {
-  const temporary = `${file}.${process.pid}`;
+  // A link, as from a home that is kept elsewhere, stays one.
+  const target = existsSync(file) ? realpathSync(file) : file;
+  const temporary = `${target}.${randomUUID()}`;
   try {
     mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
     writeFileSync(temporary, `${JSON.stringify(state, null, 2)}\n`, { mode: 0o600, flag: 'wx' });
-    renameSync(temporary, file);
+    renameSync(temporary, target);
   } catch (error) {
-    const code = (error as { code?: string }).code ?? 'no code';
-    return {
-      notes: [],
-      warnings: [`${file} cannot be written (${code}): interactive Claude Code may not start`],
-    };
+    rmSync(temporary, { force: true });
+    return warning(`${file} cannot be written (${codeOf(error)}): interactive Claude Code may not start`);
   }
   return { notes: [`claude cannot start without a network as it is; in ${file}: ${what}`], warnings: [] };
 }
+
+const warning = (text: string): Seeded => ({ notes: [], warnings: [text] });
+const codeOf = (error: unknown): string => (error as { code?: string }).code ?? 'no code';

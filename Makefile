@@ -10,10 +10,10 @@ BIN  = dist/isoproxy
 
 SOURCES = $(shell find src -name '*.ts') package.json scripts/compile.ts
 
-.PHONY: help demo build test test-all check fmt fuzz soak bench release release-check install clean
+.PHONY: help demo build test test-all check fmt e2e-claude e2e-codex fuzz soak bench release release-check install clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: build ## build, then show the main job on an embedded upstream; no account needed
 	@$(BIN) demo
@@ -33,14 +33,20 @@ check: $(DEPS) ## lint, formatting and types
 fmt: $(DEPS) ## format the source and apply safe lint fixes
 	@$(BUN) node_modules/.bin/biome check --write .
 
+e2e-claude: build ## Claude Code (npm, or CLIENT=/path) in bubblewrap against a local upstream; needs tmux
+	@$(BUN) scripts/e2e.ts claude
+
+e2e-codex: build ## the same with Codex
+	@$(BUN) scripts/e2e.ts codex
+
 fuzz: ## long fuzzing (not built yet)
 	@echo "make fuzz: not built yet; short seeded fuzzing is part of make test" >&2; exit 1
 
 soak: ## long soak (not built yet)
 	@echo "make soak: not built yet" >&2; exit 1
 
-bench: ## comparison with peers (not built yet)
-	@echo "make bench: not built yet" >&2; exit 1
+bench: build ## the bridge beside socat: throughput, latency, memory (about two minutes)
+	@$(BUN) bench/bridge.ts
 
 release: $(DEPS) ## binaries for every platform and SHA256SUMS in dist/release
 	@$(BUN) scripts/release.ts

@@ -1,9 +1,9 @@
 /**
- * Runs the test folders that are named as arguments, and the black-box suite once more against the source
+ * Runs the test folders that are named as arguments and, beside them, the black-box suite against the source
  * under Deno, and prints one true count of all of them as the last line.
  */
-import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import process from 'node:process';
 
 interface Run {
@@ -26,23 +26,15 @@ if (existsSync(DENO_SUITE))
 
 const total: Counts = { passed: 0, failed: 0, skipped: 0 };
 mkdirSync('dist', { recursive: true });
-runs.forEach((run, index) => {
-  console.log(`== ${run.name}`);
-  const report = `dist/test-${index}.xml`;
-  const child = spawnSync(
-    process.execPath,
-    [
-      'test',
-      ...run.paths.map((path) => `./${path}`),
-      '--timeout=30000',
-      '--reporter=junit',
-      `--reporter-outfile=${report}`,
-    ],
-    { stdio: 'inherit', env: { ...process.env, ...run.env } },
-  );
+// Side by side: most of the time of a test is waiting for processes to answer. The first is shown as it goes on.
+console.log(`== ${runs[0]?.name}`);
+const ends = await Promise.all(runs.map((run, index) => runTests(run, `dist/test-${index}`, index === 0)));
+ends.forEach(({ output, status, report }, index) => {
+  if (index > 0) console.log(`== ${runs[index]?.name}`);
+  process.stdout.write(output);
   const counts = readCounts(report);
   // A runner that died has run less than it should, whatever it counted.
-  if (child.status !== 0 && counts.failed === 0) counts.failed = 1;
+  if (status !== 0 && counts.failed === 0) counts.failed = 1;
   total.passed += counts.passed;
   total.failed += counts.failed;
   total.skipped += counts.skipped;
@@ -51,6 +43,30 @@ runs.forEach((run, index) => {
 const skipped = total.skipped > 0 ? `, ${total.skipped} skipped` : '';
 console.log(`${total.passed} passed, ${total.failed} failed${skipped}`);
 process.exit(total.failed > 0 || total.passed === 0 ? 1 : 0);
+
+interface End {
+  /** What it printed, if it was not shown already. */
+  readonly output: Buffer;
+  readonly status: number | null;
+  readonly report: string;
+}
+
+function runTests(run: Run, name: string, isShown: boolean): Promise<End> {
+  const report = `${name}.xml`;
+  rmSync(report, { force: true });
+  const paths = run.paths.map((path) => `./${path}`);
+  const options = ['--timeout=30000', '--reporter=junit', `--reporter-outfile=${report}`];
+  const child = spawn(process.execPath, ['test', ...paths, ...options], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, ...run.env },
+  });
+  const pieces: Buffer[] = [];
+  for (const stream of [child.stdout, child.stderr])
+    stream.on('data', (piece) => (isShown ? process.stdout.write(piece) : pieces.push(piece)));
+  return new Promise((resolve) => {
+    child.once('close', (status) => resolve({ output: Buffer.concat(pieces), status, report }));
+  });
+}
 
 function readCounts(report: string): Counts {
   const head = existsSync(report) ? /<testsuites[^>]*>/.exec(readFileSync(report, 'utf8'))?.[0] : undefined;

@@ -84,7 +84,9 @@ test('links lead to files of the project, and make targets exist', () => {
     .filter((link) => !link.startsWith('http'));
   expect(links.filter((link) => !existsSync(join(ROOT, link)))).toEqual([]);
   const makefile = readFileSync(join(ROOT, 'Makefile'), 'utf8');
-  const targets = new Set([...readme.matchAll(/(?:^|`)make ([a-z-]+)/gm)].map((match) => match[1] as string));
+  const targets = new Set(
+    [...readme.matchAll(/(?:^|`)make ([a-z0-9-]+)/gm)].map((match) => match[1] as string),
+  );
   expect([...targets].filter((target) => !new RegExp(`^${target}:`, 'm').test(makefile))).toEqual([]);
   for (const script of readme.matchAll(/`((?:scripts|test)\/[a-z./-]+)`/g))
     expect(existsSync(join(ROOT, script[1] as string))).toBe(true);

@@ -42,7 +42,8 @@ ends.forEach(({ output, status, report }, index) => {
 
 const skipped = total.skipped > 0 ? `, ${total.skipped} skipped` : '';
 console.log(`${total.passed} passed, ${total.failed} failed${skipped}`);
-process.exit(total.failed > 0 || total.passed === 0 ? 1 : 0);
+// Not process.exit(): what was written to a pipe would be cut off.
+process.exitCode = total.failed > 0 || total.passed === 0 ? 1 : 0;
 
 interface End {
   /** What it printed, if it was not shown already. */

@@ -48,7 +48,7 @@ export const ERRORS = {
     403,
     'Endpoint not allowed',
     NEVER,
-    "the sandbox's allow-list does not permit this method and path; this is no login problem, and logging in again does not help; on the host, the access log shows what was refused and `isoproxy explain` the rule that would allow it",
+    "the sandbox's allow-list does not permit this method and path; this is no login problem, and logging in again does not help; on the host, `isoproxy denied` shows what was refused and the rule that would allow it",
   ),
   profile_denied: entry(
     403,

@@ -1,5 +1,6 @@
 /** Opening and closing of listeners. */
 import type { ListenerConfig } from './config/effective.ts';
+import type { BoundTo } from './runtime/proc.ts';
 import type { Runtime, ServeOptions, Server } from './runtime/runtime.ts';
 import { bindSocket, prepareDirectory } from './runtime/socket-file.ts';
 
@@ -10,8 +11,18 @@ export interface OpenListener {
   /** Closes everything, also what is in flight. */
   readonly destroy: () => void;
   readonly closeIdle: () => void;
+  /** Takes over another mode or group of a configuration for the same address. */
+  readonly reconfigure: (config: ListenerConfig) => void;
   /** Is the socket at the path the one that was opened? Always true for TCP. */
   readonly isInPlace: () => boolean;
+  /** How the kernel lists what it has accepted. */
+  readonly boundTo: () => BoundTo;
+  /** Closes everything and accepts no more; what is at the path stays, so that nobody else takes it. */
+  readonly close: () => void;
+  /** Accepts again after `close`. */
+  readonly reopen: () => Promise<void>;
+  /** Is its address kept from others while it is closed? */
+  readonly canStayClosed: boolean;
 }
 
 /** @throws SocketFileError or the system's error (EADDRINUSE, EACCES …) */
@@ -22,28 +33,78 @@ export async function openListener(
 ): Promise<OpenListener> {
   const { address } = config;
   if (address.kind === 'tcp') {
-    const server = runtime.serve({
-      address: { kind: 'tcp', hostname: address.hostname, port: address.port },
-      ...requests,
-    });
-    return { config, ...server, isInPlace: () => true };
+    const { hostname, port } = address;
+    const listen = () => runtime.serve({ address: { kind: 'tcp', hostname, port }, ...requests });
+    return openTcp(config, port, listen);
   }
   prepareDirectory(address.path, address.mode);
   const bind = (path: string): Server => runtime.serve({ address: { kind: 'unix', path }, ...requests });
-  const { server, file } = await bindSocket(address.path, address.mode, address.group, bind, (bound) =>
-    bound.destroy(),
-  );
+  const listen = ({ path, mode, group }: typeof address) =>
+    bindSocket(path, mode, group, bind, (bound) => bound.destroy());
+  let wanted = address;
+  let ended = false;
+  let { server, file } = await listen(address);
+  let isRemoved = false;
+  // Once only: when the server has stopped, its inode is free, and the successor's socket may have the same number.
+  const remove = () => {
+    if (!isRemoved) file.remove();
+    isRemoved = true;
+  };
   return {
     config,
-    closeIdle: server.closeIdle,
-    isInPlace: file.isOurs,
+    closeIdle: () => server.closeIdle(),
+    isInPlace: () => file.isOurs(),
+    boundTo: () => file.boundTo,
+    canStayClosed: true,
+    close: () => server.destroy(),
+    async reopen() {
+      if (ended) return;
+      const opened = await listen(wanted);
+      if (ended) {
+        opened.file.remove();
+        opened.server.destroy();
+      } else ({ server, file } = opened);
+    },
+    reconfigure({ address: next }) {
+      if (next.kind !== 'unix') return;
+      prepareDirectory(next.path, next.mode);
+      wanted = next;
+      file.setMode(next.mode, next.group);
+    },
     stopAccepting() {
+      ended = true;
       // The path first: a successor that binds it meanwhile keeps it.
-      file.remove();
+      remove();
       server.stopAccepting();
     },
     destroy() {
-      file.remove();
+      ended = true;
+      remove();
+      server.destroy();
+    },
+  };
+}
+
+function openTcp(config: ListenerConfig, port: number, listen: () => Server): OpenListener {
+  let ended = false;
+  let server = listen();
+  return {
+    config,
+    closeIdle: () => server.closeIdle(),
+    reconfigure: () => {},
+    isInPlace: () => true,
+    boundTo: () => port,
+    canStayClosed: false,
+    close: () => server.destroy(),
+    async reopen() {
+      if (!ended) server = listen();
+    },
+    stopAccepting() {
+      ended = true;
+      server.stopAccepting();
+    },
+    destroy() {
+      ended = true;
       server.destroy();
     },
   };

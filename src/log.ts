@@ -66,6 +66,8 @@ export interface LineSink {
   readonly write: (line: string) => void;
   /** Waits until everything is written, at most `ms`. */
   readonly flush: (ms: number) => Promise<void>;
+  /** Lines that were lost since the start. */
+  readonly lost: () => number;
 }
 
 /**
@@ -75,6 +77,7 @@ export interface LineSink {
 export function createLineSink(writeSome: (bytes: Uint8Array) => Promise<number>): LineSink {
   let waiting = '';
   let lost = 0;
+  let lostInAll = 0;
   let busy = false;
   let onIdle: (() => void) | undefined;
 
@@ -105,6 +108,7 @@ export function createLineSink(writeSome: (bytes: Uint8Array) => Promise<number>
     write(line) {
       if (waiting.length + line.length > MAX_WAITING) {
         lost++;
+        lostInAll++;
         return;
       }
       if (lost > 0) {
@@ -116,6 +120,7 @@ export function createLineSink(writeSome: (bytes: Uint8Array) => Promise<number>
       busy = true;
       setTimeout(writeWaiting, GATHER_MS);
     },
+    lost: () => lostInAll,
     flush(ms) {
       if (!busy) return Promise.resolve();
       return new Promise((resolve) => {

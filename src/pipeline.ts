@@ -9,7 +9,9 @@ import { inject } from './credentials/inject.ts';
 import type { Secret } from './credentials/secret.ts';
 import { SecretError } from './credentials/secret-value.ts';
 import { errorResponse, ProxyError, toProxyError } from './errors.ts';
-import type { Concurrency } from './guards/concurrency.ts';
+import type { Guards } from './guards/guards.ts';
+import type { Bucket, Charge, RateLimit } from './guards/rate-limit.ts';
+import { verdictOf } from './guards/upstream-verdict.ts';
 import type { Provider } from './provider.ts';
 import { unlessAborted } from './proxy/abort.ts';
 import { checkHostName, checkOrigin, checkToken } from './proxy/client-check.ts';
@@ -40,7 +42,9 @@ export interface Admitted {
 
 export interface PipelineOptions {
   readonly providers: ReadonlyMap<string, Provider>;
-  readonly concurrency: Concurrency;
+  /** The limit of each pair of listener and provider. */
+  readonly rate: RateLimit | undefined;
+  readonly guards: Guards;
   readonly watchdog: Watchdog;
   /** Path and query of a request as the runtime hands them over. */
   readonly targetOf: (request: Request) => string | undefined;
@@ -58,7 +62,7 @@ export interface Pipeline {
 }
 
 export function createPipeline(options: PipelineOptions): Pipeline {
-  const { providers, concurrency, watchdog, answers } = options;
+  const { providers, guards, watchdog, answers } = options;
 
   async function admit(exchange: Exchange, client: Client): Promise<Admitted> {
     const { request, method } = exchange;
@@ -90,9 +94,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     const { limits } = provider.config;
     const protocols = match.rule.options.websocket ? checkHandshake(exchange.request.headers) : undefined;
     checkDeclaredLength(framing.declaredLength, limits.maxRequestBody);
-    if (options.isStopping()) throw new ProxyError('shutting_down', 'the proxy is stopping');
-    const cap = client.config.maxConcurrent ?? limits.maxConcurrent;
-    exchange.onEnd(concurrency.acquire(exchange.listener, provider.config.name, cap));
+    const charge = passGuards(exchange, client.config, provider);
     const watch = watchdog.watch(limits, (error) => exchange.abort.abort(error));
     exchange.onEnd(watch.stop);
     const credentials = await available(provider.vault.current, exchange.abort.signal);
@@ -103,20 +105,70 @@ export function createPipeline(options: PipelineOptions): Pipeline {
 
     const url = upstreamUrl(provider.config.origin, provider.config.basePath + path + upstreamRequest.query);
 
-    exchange.forwarded = true;
     const passage = { exchange, provider, rule: match.rule, credentials, watch };
-    if (protocols !== undefined) return answers.openTunnel(passage, url, headers, protocols);
-    watch.upload(body instanceof ReadableStream ? 'client' : 'sent');
-    const response = await forward({
-      method,
-      url,
-      headers,
-      body,
-      signal: exchange.abort.signal,
-      upstream: provider.upstream,
+    const streams = body instanceof ReadableStream;
+    const response = await onTrial(exchange, provider, streams, () => {
+      exchange.forwarded = true;
+      charge.spend();
+      if (protocols !== undefined) return answers.openTunnel(passage, url, headers, protocols);
+      watch.upload(streams ? 'client' : 'sent');
+      const { signal } = exchange.abort;
+      return forward({ method, url, headers, body, signal, upstream: provider.upstream });
     });
+    if (protocols !== undefined) return response;
     exchange.markHead();
     return answers.passResponse(passage, response);
+  }
+
+  /** The guards, in the order of refusals; tokens that a later refusal makes useless go back into their buckets. */
+  function passGuards(exchange: Exchange, listener: ListenerConfig, { config }: Provider): Charge {
+    const { name, limits, circuit } = config;
+    if (options.isStopping()) throw new ProxyError('shutting_down', 'the proxy is stopping');
+    guards.killSwitch.check(listener.name, name);
+    exchange.onEnd(
+      guards.concurrency.acquire(listener.name, name, listener.maxConcurrent ?? limits.maxConcurrent),
+    );
+    const abort = (error: ProxyError) => exchange.abort.abort(error);
+    exchange.onEnd(guards.inFlight.add({ listener: listener.name, provider: name, abort }));
+    const charge = guards.rateLimiter.take(bucketsOf(listener, config, options.rate));
+    exchange.onEnd(charge.giveBack);
+    try {
+      if (circuit !== undefined) guards.circuitBreaker.check(listener.name, name);
+    } catch (error) {
+      // At once: by the end of the exchange, others would have been refused for want of them.
+      charge.giveBack();
+      throw error;
+    }
+    return charge;
+  }
+
+  /** Sends, and tells the circuit breaker what the response head, or its absence, says about the upstream. */
+  async function onTrial(
+    exchange: Exchange,
+    { config: { name, circuit } }: Provider,
+    streams: boolean,
+    send: () => Promise<Response>,
+  ): Promise<Response> {
+    if (circuit === undefined) return send();
+    const trial = guards.circuitBreaker.enter(exchange.listener, name, circuit, streams);
+    const { signal } = exchange.abort;
+    // Without a reason of ours, it was the client that left: at once, for its probe's slot must come free whatever
+    // becomes of sending.
+    const onAbort = () => {
+      if (!(signal.reason instanceof ProxyError)) trial.settle('cancelled');
+    };
+    signal.addEventListener('abort', onAbort, { once: true });
+    if (signal.aborted) onAbort();
+    try {
+      const response = await send();
+      trial.settle(response.status >= 500 ? 'failure' : 'success');
+      return response;
+    } catch (error) {
+      trial.settle(verdictOf(error));
+      throw error;
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+    }
   }
 
   function readTarget(exchange: Exchange): Target {
@@ -160,6 +212,19 @@ export function createPipeline(options: PipelineOptions): Pipeline {
   }
 
   return { admit, proxy, refuse };
+}
+
+/** The buckets that a request takes from: its listener's, its provider's, that of the two together. */
+function bucketsOf(
+  listener: ListenerConfig,
+  provider: Provider['config'],
+  pair: RateLimit | undefined,
+): Bucket[] {
+  const buckets: Bucket[] = [];
+  if (listener.rate) buckets.push({ key: `listener ${listener.name}`, limit: listener.rate });
+  if (provider.rate) buckets.push({ key: `provider ${provider.name}`, limit: provider.rate });
+  if (pair) buckets.push({ key: `pair ${listener.name} ${provider.name}`, limit: pair });
+  return buckets;
 }
 
 /** The path of a refused target as records show it: printable ASCII, without the query. */

@@ -1,34 +1,54 @@
-/** The running proxy: everything that `serve` and `demo` start from a configuration, and how it stops. */
+/** The running proxy: all that `serve` and `demo` start from a configuration, how it changes, and how it stops. */
 import { createAnswers } from './answers.ts';
-import { createApp } from './app.ts';
-import { type Config, describeAddress, type ListenerConfig } from './config/effective.ts';
-import { describeListener } from './discovery.ts';
-import { createConcurrency } from './guards/concurrency.ts';
+import type { Config } from './config/effective.ts';
+import { openControl, problemsOf } from './control.ts';
+import { createDenied } from './denied.ts';
+import { ProxyError } from './errors.ts';
+import { createGeneration, type GenerationContext } from './generation.ts';
+import { createConnectionFlood, LOOK_MS } from './guards/connection-flood.ts';
+import { createGuards } from './guards/guards.ts';
 import { createIdleConnections, TICK_MS } from './guards/idle-connections.ts';
-import { type OpenListener, openListener } from './listeners.ts';
+import { createInFlight } from './guards/in-flight.ts';
+import { covers, createKillSwitch, formatScope, type Halt } from './guards/kill-switch.ts';
+import { createListenerSet, type Member } from './listener-set.ts';
 import type { Log } from './log.ts';
-import { type Client, createPipeline } from './pipeline.ts';
+import { createMetrics } from './metrics.ts';
+import { openMetrics } from './metrics-listener.ts';
+import type { AccessRecord } from './proxy/exchange.ts';
 import { createWatchdog } from './proxy/watch.ts';
-import { descriptorLimit, listeningTcpPorts, openDescriptors } from './runtime/proc.ts';
+import { createHaltFile } from './runtime/halt-file.ts';
+import { createConnectionCounter, descriptorLimit, openDescriptors } from './runtime/proc.ts';
 import type { Runtime } from './runtime/runtime.ts';
-import { SocketFileError } from './runtime/socket-file.ts';
-import { StartError } from './start-error.ts';
 import { prepareStart } from './startup.ts';
+import { createTotals } from './totals.ts';
 import { VERSION } from './version.ts';
 
 /** How often a drain looks whether it is done, ms. */
 const DRAIN_POLL_MS = 20;
 /** How long WebSocket tunnels may take to close when the process stops, ms. */
 const TUNNELS_CLOSE_MS = 1_000;
+/** How often the halt file is looked at, ms. */
+const HALT_POLL_MS = 250;
 
 export interface RunningServer {
   readonly inFlight: () => number;
+  /** The configuration in force. */
+  readonly config: () => Config;
+  /**
+   * Reads the configuration anew and puts it in force in one step; requests in flight keep theirs. Resolves to the
+   * number of the generation when the new sockets accept.
+   * @throws ConfigError | StartError; then nothing has changed
+   */
+  readonly reload: () => Promise<number>;
   /** Stops accepting, waits up to `graceMs` for what is in flight, then closes; true if all was finished. */
   readonly stop: (graceMs: number) => Promise<boolean>;
 }
 
 export interface ServerOptions {
   readonly config: Config;
+  /** Reads the configuration anew. */
+  readonly load: () => Config;
+  readonly lostLogLines: () => number;
   readonly runtime: Runtime;
   readonly log: Log;
   readonly env: Readonly<Record<string, string | undefined>>;
@@ -40,131 +60,194 @@ export interface ServerOptions {
 
 /** @throws StartError */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
-  const { config, runtime, log, now } = options;
-  const { providers, tokens } = await prepareStart({
-    config,
-    runtime,
-    log,
-    context: { env: options.env, now },
-  });
+  const { runtime, log, now, wallNow } = options;
+  const prepare = (config: Config) =>
+    prepareStart({ config, runtime, log, context: { env: options.env, now } });
+  const prepared = await prepare(options.config);
 
   let stopping = false;
   const isStopping = () => stopping;
-  const concurrency = createConcurrency();
   const watchdog = createWatchdog(now);
-  const open: OpenListener[] = [];
-  const idle = createIdleConnections({
-    limit: descriptorLimit(),
-    countOpen: openDescriptors,
-    sweep: () => {
-      for (const listener of open) listener.closeIdle();
+  const inFlight = createInFlight();
+  const killSwitch = createKillSwitch({
+    file: createHaltFile(options.config.server.stateDir),
+    wallNow,
+    onHalt(halt) {
+      const error = new ProxyError('halted', 'halted while it was in flight');
+      const cut = inFlight.cut(({ listener, provider }) => covers(halt, listener, provider), error);
+      log.event('warn', 'halted', { ...describeHalt(halt), cut });
     },
+    onResume: (halt) => log.event('warn', 'resumed', describeHalt(halt)),
   });
+  const guards = createGuards(killSwitch, inFlight, now);
+  const startedAt = wallNow();
+  const reloads = { succeeded: 0, failed: 0 };
+  const metrics = createMetrics({
+    inFlight: guards.concurrency.counts,
+    circuits: () => [...guards.circuitBreaker.states()].map(([key, state]) => ({ key, state })),
+    halts: () => killSwitch.halts().map(({ scope }) => scope),
+    lostLogLines: options.lostLogLines,
+    generation: () => generation.number,
+    reloads: () => reloads,
+    openDescriptors,
+    descriptorLimit,
+    version: VERSION,
+    runtime: `${runtime.name} ${runtime.version}`,
+    startedAt,
+  });
+  const totals = createTotals();
+  const denied = createDenied();
   const answers = createAnswers({
     bodyStream: runtime.bodyStream,
     acceptWebSocket: (...request) => runtime.webSocket?.accept(...request),
   });
-  const pipeline = createPipeline({
-    providers,
-    concurrency,
-    watchdog,
-    targetOf: runtime.targetOf,
-    answers,
-    isStopping,
+  const idle = createIdleConnections({
+    limit: descriptorLimit(),
+    countOpen: openDescriptors,
+    sweep: () => {
+      for (const listener of listeners.all()) listener.closeIdle();
+    },
   });
-  const exchange = { now, wallNow: options.wallNow, record: log.access };
-  const maxMessageBytes = Math.max(
-    0,
-    ...[...config.providers.values()].map(({ limits }) => limits.maxRequestBody),
-  );
-  try {
-    for (const listener of config.listeners) {
-      const client: Client = { config: listener, token: tokens.get(listener.name)?.read };
-      const discovery = describeListener(config, listener, VERSION);
-      const handle = createApp({
-        client,
-        pipeline,
-        discovery,
-        isStopping,
-        isClosing: idle.isClosing,
-        exchange: { ...exchange, nextId: createIds() },
-      });
-      open.push(
-        await openListener(listener, runtime, { handle, maxMessageBytes }).catch((error) =>
-          explainListenError(listener, error),
-        ),
-      );
-    }
-    assertListening(open);
-  } catch (error) {
-    for (const listener of open) listener.destroy();
-    throw error;
+  const countConnections = createConnectionCounter();
+  const flood = createConnectionFlood({
+    limit: descriptorLimit(),
+    countOpen: openDescriptors,
+    inFlight: guards.concurrency.counts,
+    listeners: () => listeners.all(),
+    count: (open) => {
+      const counts = countConnections();
+      return new Map(open.map((listener) => [listener, counts.get(listener.boundTo()) ?? 0]));
+    },
+    onFlood: ({ listener, connections, pause }) =>
+      log.event('warn', 'listener_flooded', { listener, connections, closed_ms: pause }),
+    now,
+  });
+  const context: GenerationContext = {
+    runtime,
+    guards,
+    watchdog,
+    answers,
+    now,
+    wallNow,
+    record(entry: AccessRecord) {
+      log.access(entry);
+      totals.observe(entry);
+      metrics.observe(entry);
+      denied.observe(entry);
+    },
+    isStopping,
+    isClosing: idle.isClosing,
+    nextId: createIds(),
+  };
+  let generation = createGeneration(1, options.config, prepared, context);
+  const { metrics: page } = options.config;
+  const listeners = createListenerSet({ runtime, otherPorts: page?.kind === 'tcp' ? [page.port] : [] });
+  const { promise: started, resolve: start } = Promise.withResolvers<void>();
+  /** Reloads wait for each other, and for the start. */
+  let reloading: Promise<unknown> = started;
+
+  function reload(): Promise<number> {
+    const next = reloading.then(change);
+    reloading = next.catch((error) => {
+      reloads.failed++;
+      log.event('error', 'reload_failed', { problems: problemsOf(error).map(({ text }) => text) });
+    });
+    return next;
   }
 
-  const ticker = setInterval(idle.tick, TICK_MS);
+  async function change(): Promise<number> {
+    const config = options.load();
+    const next = createGeneration(generation.number + 1, config, await prepare(config), context);
+    const finish = await listeners.open(next);
+    // From here on nothing can fail, and nothing waits: this is the one step.
+    const { shutdownGraceMs } = generation.config.server;
+    generation = next;
+    reloads.succeeded++;
+    for (const member of finish()) void retire(member, shutdownGraceMs);
+    // What was opened during a stop is not what the stop closes.
+    if (stopping) for (const listener of listeners.all()) listener.stopAccepting();
+    log.event('info', 'reloaded', { generation: next.number, listeners: next.handlers.size });
+    return next.number;
+  }
+
+  /** Lets a listener finish what is in flight, as long as a stop of the process would, and closes it. */
+  async function retire({ listener, names, retire }: Member, graceMs: number): Promise<void> {
+    retire();
+    listener.stopAccepting();
+    listener.closeIdle();
+    await drain(() => guards.concurrency.counts().some((pair) => names.has(pair.listener)), graceMs);
+    listener.destroy();
+  }
+
+  async function drain(isBusy: () => boolean, ms: number): Promise<void> {
+    const deadline = now() + ms;
+    while (isBusy() && now() < deadline) await new Promise((resolve) => setTimeout(resolve, DRAIN_POLL_MS));
+  }
+
+  let control: { readonly close: () => void } | undefined;
+  let metricsServer: { readonly close: () => void } | undefined;
+  try {
+    // First, because a second instance is refused here, before it touches a socket of the first.
+    control = await openControl({
+      runtime,
+      generation: () => generation,
+      guards,
+      totals,
+      denied,
+      reload,
+      metrics,
+      wallNow,
+      startedAt,
+    });
+    metricsServer = await openMetrics(options.config.metrics, runtime, metrics);
+    (await listeners.open(generation))();
+  } catch (error) {
+    control?.close();
+    metricsServer?.close();
+    throw error;
+  }
+  start();
+  killSwitch.poll();
+  const timers = [
+    setInterval(idle.tick, TICK_MS),
+    setInterval(flood.look, LOOK_MS),
+    setInterval(killSwitch.poll, HALT_POLL_MS),
+  ];
 
   async function stop(graceMs: number): Promise<boolean> {
     stopping = true;
-    for (const listener of open) listener.stopAccepting();
-    const drain = async (ms: number) => {
-      const deadline = now() + ms;
-      while (concurrency.inFlight() > 0 && now() < deadline)
-        await new Promise((resolve) => setTimeout(resolve, DRAIN_POLL_MS));
-    };
-    await drain(graceMs);
+    for (const listener of listeners.all()) listener.stopAccepting();
+    const isBusy = () => guards.concurrency.inFlight() > 0;
+    await drain(isBusy, graceMs);
     // Both ends are to hear why, and a close frame to be answered.
-    if (answers.closeTunnels() > 0) await drain(TUNNELS_CLOSE_MS);
-    const finished = concurrency.inFlight() === 0;
+    if (answers.closeTunnels() > 0) await drain(isBusy, TUNNELS_CLOSE_MS);
+    const finished = !isBusy();
     // The last bytes of the last answer are in the runtime's hands: give it a turn to write them.
     await new Promise((resolve) => setTimeout(resolve, DRAIN_POLL_MS));
-    clearInterval(ticker);
-    for (const listener of open) listener.destroy();
+    for (const timer of timers) clearInterval(timer);
+    for (const listener of listeners.all()) listener.destroy();
+    control?.close();
+    metricsServer?.close();
     watchdog.close();
     return finished;
   }
 
-  return { inFlight: concurrency.inFlight, stop };
+  return { inFlight: guards.concurrency.inFlight, config: () => generation.config, reload, stop };
+}
+
+function describeHalt(halt: Halt): Record<string, string> {
+  return { scope: formatScope(halt.scope), reason: halt.reason, since: halt.since };
 }
 
 /**
- * Request ids of one listener: unique per process start, and short enough to be read out over a telephone.
- * Clients see them: one count for all listeners would tell each sandbox how much the others ask.
+ * Request ids: unique per process start, and short enough to be read out over a telephone. Clients see them: one
+ * count for all listeners would tell each sandbox how much the others ask.
  */
-function createIds(): () => string {
-  const boot = crypto.randomUUID().slice(0, 8);
-  let count = 0;
-  return () => `${boot}-${(++count).toString(36)}`;
-}
-
-function explainListenError(listener: ListenerConfig, error: unknown): never {
-  if (error instanceof SocketFileError)
-    throw new StartError('unavailable', `listeners.${listener.name}: ${error.message}`, error.hint);
-  const where = describeAddress(listener.address);
-  const code = (error as { code?: unknown }).code;
-  throw new StartError(
-    'unavailable',
-    `listeners.${listener.name}: cannot listen on ${where} (${typeof code === 'string' ? code : 'unknown error'})`,
-  );
-}
-
-/** What listens must be what was configured: every socket in its place, and no TCP port besides. */
-function assertListening(open: readonly OpenListener[]): void {
-  const configured = open.flatMap(({ config }) =>
-    config.address.kind === 'tcp' ? [config.address.port] : [],
-  );
-  const extra = listeningTcpPorts().filter((port) => !configured.includes(port));
-  if (extra.length > 0)
-    throw new StartError(
-      'unavailable',
-      `the process listens on TCP port ${extra.join(', ')}, which nobody configured`,
-    );
-  for (const listener of open) {
-    if (!listener.isInPlace()) {
-      throw new StartError(
-        'unavailable',
-        `listeners.${listener.config.name}: another process replaced the socket`,
-        'stop the other instance',
-      );
-    }
-  }
+function createIds(): (listener: string) => string {
+  const series = new Map<string, { readonly boot: string; count: number }>();
+  return (listener) => {
+    const own = series.get(listener) ?? { boot: crypto.randomUUID().slice(0, 8), count: 0 };
+    series.set(listener, own);
+    return `${own.boot}-${(++own.count).toString(36)}`;
+  };
 }

@@ -14,9 +14,14 @@ function code(text: string): string {
 }
 
 test.each([
-  ['hono is imported in the apps only', /from 'hono/, ['src/app.ts']],
+  ['hono is imported in the apps only', /from 'hono/, ['src/app.ts', 'src/control.ts']],
   ['valibot is imported in the schema only', /from 'valibot'/, /^src\/config\/schema[a-z-]*\.ts$/],
   ['smol-toml is imported where the file is parsed only', /from 'smol-toml'/, ['src/config/load.ts']],
+  [
+    'prom-client is imported in the metrics only',
+    /['"]prom-client/,
+    ['src/metrics.ts', 'src/prom-client.d.ts'],
+  ],
   ['ws is imported in its runtime file only', /['"]real-ws['"]/, ['src/runtime/websocket-client.ts']],
   ['Bun is named in its runtime file only', /\bBun\./, ['src/runtime/bun.ts']],
   ['Deno is named in its runtime file only', /(?<!')\bDeno\./, ['src/runtime/deno.ts']],
@@ -47,11 +52,26 @@ const LAYERS: readonly (readonly string[])[] = [
     'src/runtime',
     'src/sandbox',
     'src/log.ts',
+    'src/metrics.ts',
+    'src/prom-client.d.ts',
     'src/discovery.ts',
     'src/provider.ts',
     'src/upstream-addresses.ts',
   ],
-  ['src/answers.ts', 'src/pipeline.ts', 'src/app.ts', 'src/listeners.ts', 'src/startup.ts', 'src/server.ts'],
+  [
+    'src/answers.ts',
+    'src/pipeline.ts',
+    'src/app.ts',
+    'src/listeners.ts',
+    'src/listener-set.ts',
+    'src/startup.ts',
+    'src/generation.ts',
+    'src/totals.ts',
+    'src/denied.ts',
+    'src/control.ts',
+    'src/metrics-listener.ts',
+    'src/server.ts',
+  ],
   ['src/cli'],
   ['src/main.ts'],
 ];

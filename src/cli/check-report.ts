@@ -5,12 +5,15 @@ import {
   type Limits,
   type ListenAddress,
   type ListenerConfig,
+  type MetricsAddress,
   type ProviderConfig,
 } from '../config/effective.ts';
 import { LIMIT_KEYS } from '../config/limits.ts';
 import { formatDuration, formatSize } from '../config/units.ts';
 import type { CredentialConfig, Placement } from '../credentials/credential.ts';
 import { describeSource } from '../credentials/source.ts';
+import type { CircuitLimit } from '../guards/circuit-breaker.ts';
+import type { RateLimit } from '../guards/rate-limit.ts';
 import type { Rule } from '../proxy/rules.ts';
 
 /** Text for a terminal. Header values and command arguments are left out: a secret may stand there. */
@@ -23,6 +26,8 @@ export function formatConfig(config: Config): string {
     ['shutdown grace', formatDuration(server.shutdownGraceMs)],
     ['upstream proxy', server.upstreamProxy ?? 'none'],
     ['CA set', server.caFile ?? 'built in'],
+    ['rate', formatRate(config.rate) && `${formatRate(config.rate)}, for each listener and provider`],
+    ['metrics', config.metrics && formatMetrics(config.metrics)],
     ['log', `${config.log.level}, ${config.log.format}`],
   ]);
   const listeners = config.listeners.map((listener) => formatListener(listener, config));
@@ -42,7 +47,12 @@ function formatListener(listener: ListenerConfig, config: Config): string {
     ['profile', listener.networkProfile?.name],
     ['origins', listener.allowOrigins.join(', ') || undefined],
     ['in flight', caps.join(', ') || undefined],
+    ['rate', formatRate(listener.rate)],
   ]);
+}
+
+function formatMetrics(metrics: MetricsAddress): string {
+  return metrics.kind === 'unix' ? metrics.path : `${metrics.hostname}:${metrics.port}`;
 }
 
 function formatAddress(address: ListenAddress): string {
@@ -78,6 +88,8 @@ function formatProvider(provider: ProviderConfig): string {
     ['client cert', provider.tls.certFile],
     ['unsafe', unsafeSwitches(provider).join(', ') || undefined],
     ['limits', formatLimits(provider.limits)],
+    ['rate', formatRate(provider.rate)],
+    ['circuit', formatCircuit(provider.circuit)],
   ]);
 }
 
@@ -106,6 +118,16 @@ function unsafeSwitches(provider: ProviderConfig): string[] {
     provider.allowSetCookie ? 'allow_set_cookie' : '',
     provider.credentials.some((credential) => credential.unsafeShortSecret) ? 'unsafe_short_secret' : '',
   ].filter((name) => name !== '');
+}
+
+function formatRate(rate: RateLimit | undefined): string | undefined {
+  return rate && `${rate.requests} requests per ${formatDuration(rate.perMs)}, burst ${rate.burst}`;
+}
+
+function formatCircuit(circuit: CircuitLimit | undefined): string | undefined {
+  if (circuit === undefined) return undefined;
+  const { failures, openMs, maxOpenMs } = circuit;
+  return `opens after ${failures} failures in a row, for ${formatDuration(openMs)} to ${formatDuration(maxOpenMs)}`;
 }
 
 function formatLimits(limits: Limits): string {
@@ -144,7 +166,9 @@ export function configToJson(config: Config): Record<string, unknown> {
       upstream_proxy: server.upstreamProxy ?? null,
       ca_file: server.caFile ?? null,
     },
+    rate: rateToJson(config.rate),
     log: config.log,
+    metrics: config.metrics ? formatMetrics(config.metrics) : null,
     listeners: config.listeners.map((listener) => ({
       name: listener.name,
       ...addressToJson(listener.address),
@@ -153,9 +177,14 @@ export function configToJson(config: Config): Record<string, unknown> {
       network_profile: listener.networkProfile?.name ?? null,
       allow_origins: listener.allowOrigins,
       max_concurrent: listener.maxConcurrent ?? null,
+      rate: rateToJson(listener.rate),
     })),
     providers: [...config.providers.values()].map(providerToJson),
   };
+}
+
+function rateToJson(rate: RateLimit | undefined): Record<string, number> | null {
+  return rate ? { requests: rate.requests, per: rate.perMs, burst: rate.burst } : null;
 }
 
 function addressToJson(address: ListenAddress): Record<string, unknown> {
@@ -195,6 +224,14 @@ function providerToJson(provider: ProviderConfig): Record<string, unknown> {
     client_env: [...provider.client.env.keys()],
     unsafe: unsafeSwitches(provider),
     // Bytes, milliseconds, bytes per second, requests.
+    rate: rateToJson(provider.rate),
+    circuit: provider.circuit
+      ? {
+          failures: provider.circuit.failures,
+          open: provider.circuit.openMs,
+          max_open: provider.circuit.maxOpenMs,
+        }
+      : null,
     limits: Object.fromEntries(LIMIT_KEYS.map(([key, field]) => [key, provider.limits[field]])),
   };
 }

@@ -56,9 +56,39 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import('./doctor.ts')).doctor,
   },
   {
+    name: 'status',
+    summary: 'what the running proxy does',
+    load: async () => (await import('./status.ts')).status,
+  },
+  {
+    name: 'halt',
+    summary: 'stop traffic at once, also through restarts',
+    load: async () => (await import('./halt.ts')).halt,
+  },
+  {
+    name: 'resume',
+    summary: 'lift a halt',
+    load: async () => (await import('./halt.ts')).resume,
+  },
+  {
+    name: 'reload',
+    summary: 'put a changed configuration in force',
+    load: async () => (await import('./reload.ts')).reload,
+  },
+  {
+    name: 'denied',
+    summary: 'what was refused lately, and the TOML that would allow it',
+    load: async () => (await import('./denied.ts')).denied,
+  },
+  {
     name: 'import',
     summary: 'turn a credentials_v2 document into proxy.toml',
     load: async () => (await import('./import.ts')).importCommand,
+  },
+  {
+    name: 'completions',
+    summary: 'print the completion script of a shell',
+    load: async () => (await import('./completions.ts')).createCompletionsCommand(COMMANDS),
   },
   { name: 'version', summary: 'print the version', load: async () => version },
   {

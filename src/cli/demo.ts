@@ -49,12 +49,14 @@ async function runDemo(directory: string, io: Io): Promise<number> {
   const log = createLog({
     level: 'info',
     format: 'json',
-    sink: { write: (line) => void records.push(JSON.parse(line)), flush: async () => {} },
+    sink: { write: (line) => void records.push(JSON.parse(line)), flush: async () => {}, lost: () => 0 },
     wallNow: Date.now,
   });
-  const config = loadConfig({ file, env: io.env });
+  const load = () => loadConfig({ file, env: io.env });
   const server = await startServer({
-    config,
+    config: load(),
+    load,
+    lostLogLines: () => 0,
     runtime,
     log,
     env: io.env,

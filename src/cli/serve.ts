@@ -23,30 +23,42 @@ flight finish for up to server.shutdown_grace, and exits 0; a second signal exit
                   then /etc/isoproxy/proxy.toml; never the working directory)
 
 One access line per request and one line per event go to stderr, as JSON or text ([log] format).
+SIGHUP, like isoproxy reload, puts a changed configuration in force; a faulty one changes nothing.
+
 Exit codes: 0 stopped, 69 a socket is in use, 78 the configuration or a secret is not usable.
 `,
   async run(args, io) {
     const values = readOptions('serve', args, { config: { type: 'string' } });
     requireCleanStart(io);
-    const config = loadConfig({ file: values.config, env: io.env });
+    const load = () => loadConfig({ file: values.config, env: io.env });
+    const config = load();
     for (const text of config.warnings) warn(io, text);
-    return runServer(config, io);
+    return runServer(config, load, io);
   },
 };
 
-async function runServer(config: Config, io: Io): Promise<number> {
+async function runServer(config: Config, load: () => Config, io: Io): Promise<number> {
   const sink = createLineSink(runtime.writeStderr);
   const log = createLog({ ...config.log, sink, wallNow: Date.now });
   keepAlive(log);
   const now = () => performance.now();
-  const server = await startServer({ config, runtime, log, env: io.env, now, wallNow: Date.now });
+  const server = await startServer({
+    config,
+    load,
+    lostLogLines: sink.lost,
+    runtime,
+    log,
+    env: io.env,
+    now,
+    wallNow: Date.now,
+  });
   log.event('info', 'listening', {
     version: VERSION,
     runtime: `${runtime.name} ${runtime.version}`,
     config: config.file,
     listeners: config.listeners.map(({ name, address }) => `${name}=${describeAddress(address)}`),
   });
-  return untilStopped(server, config, log, sink);
+  return untilStopped(server, log, sink);
 }
 
 /**
@@ -63,7 +75,7 @@ function keepAlive(log: Log): void {
   process.on('uncaughtException', onBug('uncaught_exception'));
 }
 
-function untilStopped(server: RunningServer, config: Config, log: Log, sink: LineSink): Promise<number> {
+function untilStopped(server: RunningServer, log: Log, sink: LineSink): Promise<number> {
   return new Promise((resolve) => {
     let stopping = false;
     const onSignal = (signal: string) => () => {
@@ -78,21 +90,20 @@ function untilStopped(server: RunningServer, config: Config, log: Log, sink: Lin
         return;
       }
       stopping = true;
+      const graceMs = server.config().server.shutdownGraceMs;
       log.event('info', 'stopping', {
         signal,
         in_flight: server.inFlight(),
-        grace_ms: config.server.shutdownGraceMs,
+        grace_ms: graceMs,
       });
-      const finished = await server.stop(config.server.shutdownGraceMs);
+      const finished = await server.stop(graceMs);
       log.event('info', 'stopped', { finished });
       await sink.flush(FLUSH_MS);
       resolve(EXIT.ok);
     }
     process.on('SIGTERM', onSignal('SIGTERM'));
     process.on('SIGINT', onSignal('SIGINT'));
-    // Without a handler SIGHUP would end the process; this version cannot reload.
-    process.on('SIGHUP', () =>
-      log.event('warn', 'reload_not_supported', { hint: 'restart isoproxy to apply a new configuration' }),
-    );
+    // Its outcome is in the log; without a handler SIGHUP would end the process.
+    process.on('SIGHUP', () => void server.reload().catch(() => {}));
   });
 }

@@ -2,9 +2,15 @@
 import type { NetworkProfile } from '../proxy/network-profile.ts';
 import { ValueError } from './config-error.ts';
 import { absoluteVariable, compileServer, type Environment } from './directories.ts';
-import { type Config, type ListenerConfig, type ProviderConfig, sumCaps } from './effective.ts';
+import {
+  type Config,
+  type ListenerConfig,
+  type MetricsAddress,
+  type ProviderConfig,
+  sumCaps,
+} from './effective.ts';
 import { refuseSharedDirectories } from './isolation.ts';
-import { DEFAULT_LIMITS } from './limits.ts';
+import { compileRate, DEFAULT_LIMITS } from './limits.ts';
 import { compileListener, refuseSharedListeners } from './listeners.ts';
 import { type Document, type Merged, mergeDocuments } from './merge.ts';
 import { parseName } from './names.ts';
@@ -59,15 +65,27 @@ export function compileDocuments(
   if (server.upstreamProxy !== undefined) refuseProxiedWebSockets(providers, report);
   refuseTooManyInFlight(listeners, byName, merged.limits?.place ?? at(root, 'limits'), report);
   collectWarnings({ listeners, providers, profiles, root }, report);
+  const metrics = compileMetrics(merged, report);
   report.stopOnProblems();
   return {
     file: root.source.path,
     server,
     listeners: listeners.map(({ config }) => config),
     providers: byName,
+    rate: compileRate(merged.limits?.table.rate),
     log: { level: merged.log?.table.level ?? 'info', format: merged.log?.table.format ?? 'json' },
+    metrics,
     warnings: report.warnings(),
   };
+}
+
+function compileMetrics({ metrics }: Merged, report: Report): MetricsAddress | undefined {
+  if (metrics === undefined) return undefined;
+  const { tcp, socket } = metrics.table;
+  if ((tcp === undefined) === (socket === undefined))
+    report.problem(metrics.place, 'needs exactly one of tcp and socket', 'tcp = "127.0.0.1:9464"');
+  if (tcp !== undefined) return { kind: 'tcp', ...tcp };
+  return socket === undefined ? undefined : { kind: 'unix', path: socket };
 }
 
 function checkName(name: string, place: Place, report: Report): void {

@@ -3,6 +3,8 @@
  * defaults, and compiled. Everything after config/ sees only this; all times are ms, all sizes bytes.
  */
 import type { CredentialConfig, SecretSource } from '../credentials/credential.ts';
+import type { CircuitLimit } from '../guards/circuit-breaker.ts';
+import type { RateLimit } from '../guards/rate-limit.ts';
 import type { NetworkProfile } from '../proxy/network-profile.ts';
 import type { RuleSet } from '../proxy/rules.ts';
 
@@ -12,10 +14,18 @@ export interface Config {
   readonly server: ServerConfig;
   readonly listeners: readonly ListenerConfig[];
   readonly providers: ReadonlyMap<string, ProviderConfig>;
+  /** For each pair of listener and provider. */
+  readonly rate: RateLimit | undefined;
   readonly log: { readonly level: LogLevel; readonly format: 'json' | 'text' };
+  readonly metrics: MetricsAddress | undefined;
   /** Things that work but are probably not meant; `--strict` makes them errors. */
   readonly warnings: readonly string[];
 }
+
+/** Where the metrics page is served, besides the control socket. */
+export type MetricsAddress =
+  | { readonly kind: 'unix'; readonly path: string }
+  | { readonly kind: 'tcp'; readonly hostname: string; readonly port: number };
 
 export const LOG_LEVELS = ['error', 'warn', 'info', 'debug'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
@@ -60,6 +70,8 @@ export interface ListenerConfig {
   readonly allowOrigins: readonly string[];
   /** Overrides the providers' cap for this client, if set. */
   readonly maxConcurrent: number | undefined;
+  /** Of all its requests together. */
+  readonly rate: RateLimit | undefined;
 }
 
 export interface Limits {
@@ -100,6 +112,9 @@ export interface ProviderConfig {
   readonly stripQuery: readonly string[];
   readonly allowSetCookie: boolean;
   readonly limits: Limits;
+  /** Of all listeners' requests to it together. */
+  readonly rate: RateLimit | undefined;
+  readonly circuit: CircuitLimit | undefined;
   readonly tls: {
     readonly caFile: string | undefined;
     readonly certFile: string | undefined;

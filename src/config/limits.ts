@@ -1,6 +1,8 @@
 /** Limits: the defaults, and tables laid over them. */
+import type { CircuitLimit } from '../guards/circuit-breaker.ts';
+import type { RateLimit } from '../guards/rate-limit.ts';
 import type { Limits } from './effective.ts';
-import type { LimitsTable } from './schema-limits.ts';
+import type { CircuitTable, LimitsTable, RateTable } from './schema-limits.ts';
 
 /** The contract's defaults. */
 export const DEFAULT_LIMITS: Limits = {
@@ -13,6 +15,19 @@ export const DEFAULT_LIMITS: Limits = {
   minBodyRate: 1024,
   maxConcurrent: 256,
 };
+
+const MAX_OPEN_MS = 300_000;
+
+export function compileRate(table: RateTable | undefined): RateLimit | undefined {
+  if (table === undefined) return undefined;
+  return { requests: table.requests, perMs: table.per, burst: table.burst ?? table.requests };
+}
+
+export function compileCircuit(table: CircuitTable | undefined): CircuitLimit | undefined {
+  if (table === undefined) return undefined;
+  const maxOpenMs = table.max_open ?? Math.max(MAX_OPEN_MS, table.open);
+  return { failures: table.failures, openMs: table.open, maxOpenMs };
+}
 
 /** Which key of the file sets which limit, and how it is written. */
 export const LIMIT_KEYS = [

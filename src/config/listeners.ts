@@ -5,6 +5,7 @@ import { ValueError } from './config-error.ts';
 import { compileSource } from './credentials.ts';
 import type { ListenAddress, ListenerConfig, ServerConfig } from './effective.ts';
 import { parseSocketPath } from './file-paths.ts';
+import { compileRate } from './limits.ts';
 import { at, type Place, type Report } from './place.ts';
 import type { ListenerTable } from './schema-listener.ts';
 import { suggestHint } from './suggest.ts';
@@ -56,6 +57,7 @@ export function compileListener(
     networkProfile: profile,
     allowOrigins: table.allow_origins ?? [],
     maxConcurrent: table.limits?.max_concurrent,
+    rate: compileRate(table.limits?.rate),
   };
 }
 

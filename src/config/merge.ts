@@ -26,6 +26,7 @@ export interface Merged {
   readonly server: Written<Part<'server'>> | undefined;
   readonly limits: Written<Part<'limits'>> | undefined;
   readonly log: Written<Part<'log'>> | undefined;
+  readonly metrics: Written<Part<'metrics'>> | undefined;
   readonly listeners: readonly Written<Part<'listeners'>[number]>[];
   readonly providers: readonly Named<Part<'providers'>[string]>[];
   readonly profiles: readonly Named<Part<'network_profiles'>[string]>[];
@@ -36,6 +37,7 @@ export function mergeDocuments(documents: readonly Document[], report: Report): 
     server: single(documents, 'server', report),
     limits: single(documents, 'limits', report),
     log: single(documents, 'log', report),
+    metrics: single(documents, 'metrics', report),
     listeners: documents.flatMap(({ table, root }) =>
       (table.listeners ?? []).map((listener, index) => ({
         table: listener,
@@ -48,7 +50,7 @@ export function mergeDocuments(documents: readonly Document[], report: Report): 
 }
 
 /** The one table of that name; a second one would silently win or lose. */
-function single<K extends 'server' | 'limits' | 'log'>(
+function single<K extends 'server' | 'limits' | 'log' | 'metrics'>(
   documents: readonly Document[],
   key: K,
   report: Report,

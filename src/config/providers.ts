@@ -5,7 +5,7 @@ import type { EndpointEntry, RuleSet } from '../proxy/rules.ts';
 import { parseBaseUrl, refuseUpstream } from './base-url.ts';
 import { compileCredentials } from './credentials.ts';
 import type { Limits, ProviderConfig } from './effective.ts';
-import { overlayLimits } from './limits.ts';
+import { compileCircuit, compileRate, overlayLimits } from './limits.ts';
 import { at, type Place, type Report } from './place.ts';
 import { PRESETS, type Preset } from './presets.ts';
 import { compileClientEnv, compileHeaders, refuseInjectedHeaders } from './provider-tables.ts';
@@ -68,6 +68,8 @@ export function compileProvider(
     allowSetCookie: table.allow_set_cookie ?? false,
     // What the operator wrote, anywhere, beats the preset.
     limits: overlayLimits(overlayLimits(presetLimits, limitsTable), table.limits),
+    rate: compileRate(table.limits?.rate),
+    circuit: compileCircuit(table.limits?.circuit ?? limitsTable?.circuit),
     tls: { caFile: table.ca_file, certFile: table.client_cert, keyFile: table.client_key },
     client: {
       env,

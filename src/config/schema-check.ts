@@ -6,8 +6,7 @@ import { suggestHint } from './suggest.ts';
 
 /** Keys of the contract that this version does not act on, by the table they would stand in. */
 const NOT_YET: Readonly<Record<string, readonly string[]>> = {
-  '': ['audit', 'metrics'],
-  limits: ['rate', 'circuit'],
+  '': ['audit'],
 };
 
 /** Names that a JavaScript object cannot hold safely; valibot's records skip them without a word. */

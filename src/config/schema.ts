@@ -2,7 +2,7 @@
 import * as v from 'valibot';
 import { LOG_LEVELS } from './effective.ts';
 import { parsePath, parseSocketPath } from './file-paths.ts';
-import { parseHostPattern, parseProxyUrl } from './names.ts';
+import { parseHostPattern, parseLoopback, parseProxyUrl } from './names.ts';
 import { limitsSchema } from './schema-limits.ts';
 import { listenerSchema } from './schema-listener.ts';
 import { providerSchema } from './schema-provider.ts';
@@ -37,6 +37,13 @@ export const logSchema = v.strictObject({
   format: v.optional(word(['json', 'text'])),
 });
 
+export const metricsSchema = v.strictObject({
+  /** Loopback address and port of the metrics page: exactly one of this and `socket`. */
+  tcp: v.optional(text(parseLoopback)),
+  /** Path of a unix socket for it, 0666, in a directory of its own. */
+  socket: v.optional(text(parseSocketPath)),
+});
+
 export const documentSchema = v.strictObject({
   /** Further files, absolute paths or patterns with "*" in the file name; sorted; only in the main file. */
   include: v.optional(list(text(parsePath))),
@@ -46,6 +53,7 @@ export const documentSchema = v.strictObject({
   providers: v.optional(v.record(v.string(), providerSchema)),
   limits: v.optional(limitsSchema),
   log: v.optional(logSchema),
+  metrics: v.optional(metricsSchema),
 });
 
 export type DocumentTable = v.InferOutput<typeof documentSchema>;

@@ -9,6 +9,8 @@ export interface Concurrency {
   readonly acquire: (listener: string, provider: string, cap: number) => () => void;
   /** Requests in flight, all together. */
   readonly inFlight: () => number;
+  /** Requests in flight by pair; pairs without any are absent. */
+  readonly counts: () => readonly { listener: string; provider: string; count: number }[];
 }
 
 /** Whole seconds that a refused client is told to wait: places come free at any moment. */
@@ -36,5 +38,13 @@ export function createConcurrency(): Concurrency {
     };
   }
 
-  return { acquire, inFlight: () => total };
+  return {
+    acquire,
+    inFlight: () => total,
+    counts: () =>
+      [...counts].map(([key, count]) => {
+        const [listener = '', provider = ''] = key.split(' ');
+        return { listener, provider, count };
+      }),
+  };
 }

@@ -1,5 +1,10 @@
 /** What /proc tells about this process: open descriptors, their limit, and TCP ports. Empty where there is no /proc. */
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { openSync, readdirSync, readFileSync, readlinkSync, readSync, statSync } from 'node:fs';
+
+/** The kernel hands out a page of a table at a time. */
+const TABLE_PIECE = 4096;
+/** Descriptors beyond this number are not looked for one by one. */
+const MAX_NUMBERS = 2 ** 20;
 
 /** Most descriptors that this process may open; undefined where it cannot be known. */
 export function descriptorLimit(): number | undefined {
@@ -14,7 +19,9 @@ export function descriptorLimit(): number | undefined {
 /** Descriptors open now; undefined where it cannot be known. */
 export function openDescriptors(): number | undefined {
   try {
-    return readdirSync('/proc/self/fd').length;
+    // Linux 6.2 says it as the size, without a descriptor; before, it is 0.
+    const { size } = statSync('/proc/self/fd');
+    return size > 0 ? size : readdirSync('/proc/self/fd').length;
   } catch (error) {
     // Counting takes a descriptor as well: with none left, the count is known.
     return (error as { code?: string }).code === 'EMFILE' ? Number.POSITIVE_INFINITY : undefined;
@@ -36,13 +43,66 @@ export function listeningTcpPorts(): number[] {
   return [...ports].sort((a, b) => a - b);
 }
 
-function ownSocketInodes(): Set<string> {
+/** How to find the connections that a listener accepted: the path to which it was bound, or a TCP port. */
+export type BoundTo = string | number;
+
+/**
+ * Counts this process's accepted connections by listener, also when no descriptor is left: the tables stay open.
+ * Others may bind a socket of the same name in a mount namespace of their own: theirs are not counted.
+ */
+export function createConnectionCounter(): () => ReadonlyMap<BoundTo, number> {
+  const most = Math.min(descriptorLimit() ?? 0, MAX_NUMBERS);
+  const unix = openTable('/proc/self/net/unix');
+  const tcp = ['/proc/self/net/tcp', '/proc/self/net/tcp6'].map(openTable);
+  return () => {
+    const listenerOf = new Map<string, BoundTo | undefined>();
+    // A name can hold a line feed and so forge a line: a socket that stands there twice is nobody's.
+    const add = (inode = '', to: BoundTo) => listenerOf.set(inode, listenerOf.has(inode) ? undefined : to);
+    // St (03 is connected), Inode, Path; an accepted socket has the path of its listener.
+    for (const [, inode, path = ''] of readTable(unix).matchAll(/ 03 +([0-9]+) (\/.*)$/gm)) add(inode, path);
+    for (const line of tcp.flatMap((table) => readTable(table).split('\n').slice(1))) {
+      const [, local, , state, , , , , , inode] = line.trim().split(/\s+/);
+      if (state === '01') add(inode, Number.parseInt(local?.split(':')[1] ?? '', 16));
+    }
+    const counts = new Map<BoundTo, number>();
+    for (const inode of ownSocketInodes(most)) {
+      const to = listenerOf.get(inode);
+      if (to !== undefined) counts.set(to, (counts.get(to) ?? 0) + 1);
+    }
+    return counts;
+  };
+}
+
+function openTable(path: string): number | undefined {
+  try {
+    return openSync(path, 'r');
+  } catch {
+    return undefined;
+  }
+}
+
+function readTable(fd: number | undefined): string {
+  if (fd === undefined) return '';
+  const parts: Buffer[] = [];
+  for (let at = 0; ; ) {
+    const part = Buffer.allocUnsafe(TABLE_PIECE);
+    const read = readSync(fd, part, 0, part.length, at);
+    if (read === 0) return Buffer.concat(parts).toString();
+    parts.push(part.subarray(0, read));
+    at += read;
+  }
+}
+
+/** @param most how many descriptors there may be, where the directory cannot be read because none is left */
+function ownSocketInodes(most = 0): Set<string> {
   const inodes = new Set<string>();
   let names: string[] = [];
   try {
     names = readdirSync('/proc/self/fd');
-  } catch {
-    // No /proc: nothing can be asserted.
+  } catch (error) {
+    // With none left the directory cannot be opened, but every name is known. Without /proc nothing can be asserted.
+    if ((error as { code?: string }).code === 'EMFILE')
+      names = Array.from({ length: most }, (_, number) => String(number));
   }
   for (const name of names) {
     try {

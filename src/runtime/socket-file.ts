@@ -28,8 +28,12 @@ export class SocketFileError extends Error {
 }
 
 export interface SocketFile {
+  /** The name under which the kernel lists it: the private one. */
+  readonly boundTo: string;
   /** Removes the file if it still is ours. */
   readonly remove: () => void;
+  /** Gives the file another mode and group, as a reload may want. */
+  readonly setMode: (mode: number, group: string | undefined) => void;
   /** Is the file at the path still the one that was bound here? */
   readonly isOurs: () => boolean;
 }
@@ -58,6 +62,8 @@ export function prepareDirectory(path: string, socketMode: number): void {
   }
 }
 
+let bindings = 0;
+
 /**
  * Binds a socket at `path`. `bind` listens on the path that it is given; `discard` stops what it returned.
  * @throws SocketFileError for a live socket, a foreign file, or an unknown group.
@@ -71,7 +77,7 @@ export async function bindSocket<T>(
 ): Promise<{ readonly server: T; readonly file: SocketFile }> {
   const gid = group === undefined ? undefined : groupId(group);
   await refuseForeign(path);
-  const temporary = join(dirname(path), `.${process.pid.toString(36)}`);
+  const temporary = join(dirname(path), `.${process.pid.toString(36)}-${(++bindings).toString(36)}`);
   if (lstat(temporary)?.isSocket()) unlinkSync(temporary);
   const umask = process.umask(0o177);
   let server: T;
@@ -101,7 +107,12 @@ export async function bindSocket<T>(
       // Left behind, it is a stale socket, which the next start replaces; stopping must not fail over it.
     }
   };
-  return { server, file: { isOurs, remove } };
+  const setMode = (nextMode: number, nextGroup: string | undefined) => {
+    if (!isOurs()) return;
+    if (nextGroup !== undefined) setGroup(path, groupId(nextGroup), nextGroup);
+    chmodSync(path, nextMode);
+  };
+  return { server, file: { boundTo: temporary, isOurs, remove, setMode } };
 }
 
 function setGroup(path: string, gid: number, group: string | undefined): void {

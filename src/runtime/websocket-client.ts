@@ -39,6 +39,8 @@ export function openWebSocketBy(route: UpstreamRoute): OpenWebSocket {
   return async (request, events) => {
     // Loaded when the first one is asked for: most configurations have none.
     const { WebSocket } = await import('real-ws');
+    // The client may have left while it was loaded.
+    request.signal.throwIfAborted();
     const options: ClientOptions & { closeTimeout: number } = {
       ...tls,
       headers: Object.fromEntries(request.headers),

@@ -80,6 +80,7 @@ test('--json of a good configuration has the documented shape', async () => {
     network_profile: null,
     allow_origins: [],
     max_concurrent: null,
+    rate: null,
   });
   expect(report.config.providers[0]).toMatchObject({
     name: 'api',

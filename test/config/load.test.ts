@@ -82,6 +82,7 @@ test('a listener has a socket of its own and reaches every provider by default',
     networkProfile: undefined,
     allowOrigins: [],
     maxConcurrent: undefined,
+    rate: undefined,
   });
 });
 
@@ -219,7 +220,7 @@ test('included files: sorted, merged, and judged by their own lines', () => {
     'include = []\n[log]\nlevel = "info"\n[providers.api]\ncredential = "none"\n[limits]\nwrong = 1\n',
   );
   expect(refusal(() => load(`${include}${API}[log]\nformat = "json"\n`))).toBe(
-    'DIR/d/10-a.toml:7: limits.wrong: unknown key; known keys: max_request_body, max_response_body, first_byte_timeout, idle_timeout, total_timeout, request_body_timeout, min_body_rate, max_concurrent',
+    'DIR/d/10-a.toml:7: limits.wrong: unknown key; known keys: max_request_body, max_response_body, first_byte_timeout, idle_timeout, total_timeout, request_body_timeout, min_body_rate, max_concurrent, rate, circuit',
   );
   workspace.write('d/10-a.toml', 'include = []\n');
   expect(refusal(() => load(`${include}${API}`))).toBe(

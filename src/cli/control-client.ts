@@ -1,0 +1,159 @@
+/** How a command finds and asks the control socket of a running proxy. */
+import { readFileSync } from 'node:fs';
+import { request } from 'node:http';
+import { join } from 'node:path';
+import process from 'node:process';
+import { ConfigError } from '../config/config-error.ts';
+import { absoluteVariable } from '../config/directories.ts';
+import type { Config } from '../config/effective.ts';
+import { loadConfig } from '../config/load.ts';
+import { findConfigFile } from '../config/search.ts';
+import { CliError, EXIT, type Io } from './command.ts';
+
+/** How long an answer may take, ms; a reload may read secrets and open sockets first. */
+const ANSWER_MS = 1_000;
+const RELOAD_MS = 60_000;
+
+/** Options that every command here takes. */
+export const CONTROL_OPTIONS = {
+  config: { type: 'string' },
+  control: { type: 'string' },
+  json: { type: 'boolean' },
+} as const;
+
+export const CONTROL_USAGE = `  --control PATH  the control socket (default: the one of the configuration, or of its defaults if it does not parse)
+  --config FILE   the configuration that names it
+  --json          print one JSON object`;
+
+/** Where the proxy keeps its state and its control socket. */
+export interface ControlPlace {
+  readonly socket: string;
+  /** Directory of the halt file; undefined where only a socket was named. */
+  readonly stateDir: string | undefined;
+  /** Why the configuration could not be used to find them. */
+  readonly guessed: string | undefined;
+  /** What it configures; undefined if it cannot be used. */
+  readonly config: Config | undefined;
+}
+
+/**
+ * Finds the control socket. A broken configuration never stands in the way: then it is where the defaults put it.
+ * @throws CliError when there is no place for it either
+ */
+export function findControl(
+  values: { config?: string | undefined; control?: string | undefined },
+  io: Io,
+): ControlPlace {
+  try {
+    const config = loadConfig({ file: values.config, env: io.env });
+    const { server } = config;
+    return {
+      socket: values.control ?? server.controlSocket,
+      stateDir: values.control === undefined ? server.stateDir : undefined,
+      guessed: undefined,
+      config,
+    };
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    if (values.control !== undefined)
+      return { socket: values.control, stateDir: undefined, guessed: undefined, config: undefined };
+    const written = readPaths(values.config, io.env);
+    const stateDir = written.state_dir ?? defaultStateDir(io.env);
+    const socket = written.control ?? (stateDir && join(stateDir, 'control.sock'));
+    if (socket === undefined)
+      throw new CliError(
+        EXIT.config,
+        'the configuration cannot be used to find the control socket',
+        '--control PATH',
+      );
+    const guessed = error.problems[0]?.text ?? 'the configuration cannot be read';
+    return { socket, stateDir, guessed, config: undefined };
+  }
+}
+
+/** The paths that a configuration names in plain lines, whatever else is wrong with it. */
+function readPaths(given: string | undefined, env: Io['env']): { state_dir?: string; control?: string } {
+  try {
+    const text = readFileSync(findConfigFile(given, env), 'utf8');
+    const lines = [...text.matchAll(/^\s*(state_dir|control)\s*=\s*"([^"\\]+)"/gm)];
+    return Object.fromEntries(lines.map(([, key, path]) => [key, path]));
+  } catch {
+    return {};
+  }
+}
+
+/** As `serve` would choose it without a configuration. */
+function defaultStateDir(env: Io['env']): string | undefined {
+  const systemd = env['STATE_DIRECTORY']?.split(':')[0];
+  if (systemd) return systemd;
+  const xdg = absoluteVariable(env, 'XDG_STATE_HOME');
+  if (xdg !== undefined) return join(xdg, 'isoproxy');
+  if (process.getuid?.() === 0) return '/var/lib/isoproxy';
+  const home = absoluteVariable(env, 'HOME');
+  return home === undefined ? undefined : join(home, '.local/state/isoproxy');
+}
+
+/** No answer came: nobody listens, it is silent, or it is not for this user. */
+export class NoAnswerError extends CliError {}
+
+/**
+ * Asks the control socket; resolves to the parsed answer, whatever its status.
+ * @throws NoAnswerError (69)
+ */
+export function askControl<T>(
+  place: ControlPlace,
+  method: 'GET' | 'POST',
+  path: string,
+  body?: unknown,
+): Promise<T> {
+  const limit = path === '/reload' ? RELOAD_MS : ANSWER_MS;
+  return new Promise((resolve, reject) => {
+    const fail = (why: string) =>
+      reject(
+        new NoAnswerError(
+          EXIT.unavailable,
+          `no answer from ${place.socket}: ${why}`,
+          place.guessed === undefined
+            ? 'is isoproxy serve running, and are you the user that it runs as?'
+            : `the configuration does not parse (${place.guessed}), so this is a guess; name it with --control PATH`,
+        ),
+      );
+    const asked = request(
+      {
+        socketPath: place.socket,
+        path,
+        method,
+        agent: false,
+        headers: { host: 'control', 'content-type': 'application/json' },
+      },
+      (response) => {
+        let text = '';
+        response.setEncoding('utf8');
+        response.on('data', (piece: string) => {
+          text += piece;
+        });
+        response.on('end', () => {
+          clearTimeout(timer);
+          const { statusCode = 0 } = response;
+          // A listener of the proxy answers too, and in JSON.
+          if (statusCode === 404) return fail('what answers there is no control socket');
+          if (statusCode >= 500) return fail(`it failed (${statusCode})`);
+          try {
+            resolve(JSON.parse(text) as T);
+          } catch {
+            fail('it is not isoproxy that answers');
+          }
+        });
+      },
+    );
+    const timer = setTimeout(() => {
+      fail(`it is silent for ${limit / 1000} s`);
+      asked.destroy();
+    }, limit);
+    asked.on('error', (error: { code?: string }) => {
+      clearTimeout(timer);
+      fail(error.code ?? 'no code');
+    });
+    asked.end(body === undefined ? undefined : JSON.stringify(body));
+  });
+}

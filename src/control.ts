@@ -1,0 +1,256 @@
+/**
+ * The control socket: host only, 0600. An app of its own, which no listener leads to. What it is asked, it does at once
+ * and says so; `isoproxy status`, `halt`, `resume`, `reload` and `denied` are its clients.
+ */
+import { dirname } from 'node:path';
+import process from 'node:process';
+import { Hono } from 'hono';
+import { ConfigError } from './config/config-error.ts';
+import { type Config, describeAddress, type ListenerConfig, reachableProviders } from './config/effective.ts';
+import { isConfigured, NO_SUCH_NAME } from './config/halt-names.ts';
+import type { Denied } from './denied.ts';
+import type { Generation } from './generation.ts';
+import type { Guards } from './guards/guards.ts';
+import { formatScope, type Halt, type HaltScope, parseScope } from './guards/kill-switch.ts';
+import type { Metrics } from './metrics.ts';
+import type { Runtime, Server } from './runtime/runtime.ts';
+import { bindSocket, prepareDirectory, SocketFileError } from './runtime/socket-file.ts';
+import { StartError } from './start-error.ts';
+import type { Totals } from './totals.ts';
+import { VERSION } from './version.ts';
+
+const MODE = 0o600;
+
+export interface ControlOptions {
+  readonly runtime: Runtime;
+  readonly generation: () => Generation;
+  readonly guards: Guards;
+  readonly totals: Totals;
+  readonly denied: Denied;
+  readonly metrics: Metrics;
+  readonly reload: () => Promise<number>;
+  readonly wallNow: () => number;
+  /** Wall clock of the start, ms. */
+  readonly startedAt: number;
+}
+
+/** `GET /status`. Fields are added, never changed. */
+export interface Status {
+  readonly isoproxy: 1;
+  readonly version: string;
+  readonly pid: number;
+  /** RFC 3339 UTC. */
+  readonly started_at: string;
+  readonly uptime_s: number;
+  /** Path of the configuration, and how often it was put in force. */
+  readonly config: string;
+  readonly generation: number;
+  readonly halts: readonly { readonly scope: string; readonly reason: string; readonly since: string }[];
+  readonly listeners: readonly ListenerStatus[];
+}
+
+export interface ListenerStatus {
+  readonly name: string;
+  readonly address: string;
+  /** Tokens in the bucket of the listener; null without a rate. */
+  readonly rate_tokens: number | null;
+  /** Requests that named no provider of this listener. */
+  readonly denied_elsewhere: number;
+  readonly providers: readonly ProviderStatus[];
+}
+
+export interface ProviderStatus {
+  readonly name: string;
+  readonly in_flight: number;
+  readonly allowed: number;
+  readonly denied: number;
+  /** Refusals by error code. */
+  readonly denied_by_code: Readonly<Record<string, number>>;
+  readonly bytes_in: number;
+  readonly bytes_out: number;
+  readonly circuit: 'closed' | 'open' | 'half_open';
+  /** Tokens in the buckets of the provider, and of the pair; null without a rate. */
+  readonly provider_tokens: number | null;
+  readonly pair_tokens: number | null;
+}
+
+/**
+ * Opens the control socket of the first generation's configuration.
+ * @throws StartError
+ */
+export async function openControl(options: ControlOptions): Promise<{ readonly close: () => void }> {
+  const path = options.generation().config.server.controlSocket;
+  const app = createControlApp(options);
+  const bind = (at: string): Server =>
+    options.runtime.serve({ address: { kind: 'unix', path: at }, handle: (request) => app(request) });
+  try {
+    prepareDirectory(path, MODE);
+    const { server, file } = await bindSocket(path, MODE, undefined, bind, (bound) => bound.destroy());
+    return {
+      close() {
+        file.remove();
+        server.destroy();
+      },
+    };
+  } catch (error) {
+    if (error instanceof SocketFileError)
+      throw new StartError('unavailable', `server.control: ${error.message}`, error.hint);
+    const code = (error as { code?: unknown }).code;
+    throw new StartError(
+      'unavailable',
+      `server.control: cannot listen on ${path} (${typeof code === 'string' ? code : 'unknown error'})`,
+      `is ${dirname(path)} writable? set [server] control or state_dir to a directory of this user`,
+    );
+  }
+}
+
+/** The request handler of the control socket. */
+export function createControlApp(options: ControlOptions): (request: Request) => Promise<Response> {
+  const { guards, denied } = options;
+  const first = options.generation().config;
+  // On a unix socket the url is the runtime's own invention (docs/runtime.md 5), in which Hono finds no path
+  // and no query.
+  const app = new Hono({
+    getPath: (request) => options.runtime.targetOf(request)?.split('?', 1)[0] ?? '/',
+  });
+  app.use(async (c, next) => {
+    await next();
+    c.res.headers.set('connection', 'close');
+  });
+
+  app.get('/status', (c) => c.json(describeStatus(options)));
+
+  app.get('/metrics', async (c) =>
+    c.body(await options.metrics.render(), 200, { 'content-type': options.metrics.contentType }),
+  );
+
+  app.get('/denied', (c) => {
+    const query = new URLSearchParams(options.runtime.targetOf(c.req.raw)?.split('?')[1]);
+    const since = query.get('since_ms');
+    const rows = denied.rows({
+      listener: query.get('listener') ?? undefined,
+      since: since === null ? undefined : Number(since),
+    });
+    const mounts = Object.fromEntries(
+      options.generation().config.listeners.map(({ name, mount }) => [name, mount ?? null]),
+    );
+    return c.json({ rows, mounts });
+  });
+
+  app.post('/halt', async (c) => {
+    const { scope, reason } = await readHalt(c.req.raw);
+    if (scope === undefined || !isConfigured(scope, options.generation().config))
+      return c.json({ error: NO_SUCH_NAME }, 400);
+    const { saved, code } = guards.killSwitch.halt(scope, reason);
+    return c.json({ scope: formatScope(scope), saved, code: code ?? null });
+  });
+
+  app.post('/resume', async (c) => {
+    const { scope, everything } = await readHalt(c.req.raw);
+    const target = everything ? 'everything' : scope;
+    if (target === undefined) return c.json({ error: 'no such scope' }, 400);
+    const { resumed, saved, code } = guards.killSwitch.resume(target);
+    return c.json({ resumed: resumed.map(haltToJson), saved, code: code ?? null });
+  });
+
+  app.post('/reload', async (c) => {
+    try {
+      const generation = await options.reload();
+      const { config } = options.generation();
+      const warnings = [...config.warnings, ...describeIgnored(first, config)];
+      return c.json({ ok: true, generation, warnings, problems: [] });
+    } catch (error) {
+      const problems = problemsOf(error);
+      return c.json({ ok: false, generation: options.generation().number, warnings: [], problems }, 422);
+    }
+  });
+  app.onError((_error, c) => c.json({ error: 'internal error' }, 500));
+  return async (request) => app.fetch(request);
+}
+
+/** What is wrong, in the words of `check`; of an unknown error only its kind, because its text may hold anything. */
+export function problemsOf(error: unknown): readonly { text: string; hint: string | null }[] {
+  if (error instanceof ConfigError)
+    return error.problems.map(({ text, hint }) => ({ text, hint: hint ?? null }));
+  if (error instanceof StartError) return [{ text: error.message, hint: error.hint ?? null }];
+  return [{ text: `internal error (${error instanceof Error ? error.name : typeof error})`, hint: null }];
+}
+
+/** What a reload has read, and only a restart puts in force. */
+function describeIgnored(first: Config, now: Config): string[] {
+  const settings: [string, (config: Config) => unknown][] = [
+    ['server.state_dir', ({ server }) => server.stateDir],
+    ['server.control', ({ server }) => server.controlSocket],
+    ['[log]', ({ log }) => log],
+    ['[metrics]', ({ metrics }) => metrics],
+  ];
+  return settings
+    .filter(([, read]) => JSON.stringify(read(first)) !== JSON.stringify(read(now)))
+    .map(([name]) => `${name} has changed, which needs a restart`);
+}
+
+async function readHalt(request: Request) {
+  const json: unknown = await request.json().catch(() => undefined);
+  const body = (json ?? {}) as { scope?: unknown; reason?: unknown };
+  const text = typeof body.scope === 'string' ? body.scope : '';
+  return {
+    scope: parseScope(text) as HaltScope | undefined,
+    everything: text === 'everything',
+    reason: typeof body.reason === 'string' ? body.reason : '',
+  };
+}
+
+function haltToJson({ scope, reason, since }: Halt) {
+  return { scope: formatScope(scope), reason, since };
+}
+
+function describeStatus(options: ControlOptions): Status {
+  const { generation, guards, startedAt, wallNow } = options;
+  const { config, number } = generation();
+  return {
+    isoproxy: 1,
+    version: VERSION,
+    pid: process.pid,
+    started_at: new Date(startedAt).toISOString(),
+    uptime_s: Math.round((wallNow() - startedAt) / 1000),
+    config: config.file,
+    generation: number,
+    halts: guards.killSwitch.halts().map(haltToJson),
+    listeners: config.listeners.map((listener) => describeListener(listener, options)),
+  };
+}
+
+function describeListener(listener: ListenerConfig, options: ControlOptions): ListenerStatus {
+  const { guards, totals } = options;
+  const { config } = options.generation();
+  const tokens = (key: string, limit: typeof config.rate) =>
+    limit === undefined ? null : Math.floor(guards.rateLimiter.level({ key, limit }) ?? limit.burst);
+  const circuits = guards.circuitBreaker.states();
+  const counts = guards.concurrency.counts();
+  return {
+    name: listener.name,
+    address: describeAddress(listener.address),
+    rate_tokens: tokens(`listener ${listener.name}`, listener.rate),
+    denied_elsewhere: sum(totals.of(listener.name, '').denied),
+    providers: reachableProviders(listener).map((name) => {
+      const total = totals.of(listener.name, name);
+      const count = counts.find((entry) => entry.listener === listener.name && entry.provider === name);
+      return {
+        name,
+        in_flight: count?.count ?? 0,
+        allowed: total.allowed,
+        denied: sum(total.denied),
+        denied_by_code: Object.fromEntries(total.denied),
+        bytes_in: total.bytesIn,
+        bytes_out: total.bytesOut,
+        circuit: circuits.get(name) ?? circuits.get(`${listener.name} ${name}`) ?? 'closed',
+        provider_tokens: tokens(`provider ${name}`, config.providers.get(name)?.rate),
+        pair_tokens: tokens(`pair ${listener.name} ${name}`, config.rate),
+      };
+    }),
+  };
+}
+
+function sum(counts: ReadonlyMap<string, number>): number {
+  return [...counts.values()].reduce((a, b) => a + b, 0);
+}

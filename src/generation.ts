@@ -1,0 +1,70 @@
+/** One configuration in force: all that a reload replaces in one step. What it knows nothing of outlives it. */
+import type { Answers } from './answers.ts';
+import { createApp } from './app.ts';
+import { type Config, describeAddress } from './config/effective.ts';
+import { describeListener } from './discovery.ts';
+import type { Guards } from './guards/guards.ts';
+import { createPipeline } from './pipeline.ts';
+import type { AccessRecord } from './proxy/exchange.ts';
+import type { Watchdog } from './proxy/watch.ts';
+import type { Runtime } from './runtime/runtime.ts';
+import type { Prepared } from './startup.ts';
+import { VERSION } from './version.ts';
+
+export type Handler = (request: Request) => Promise<Response>;
+
+export interface Generation {
+  /** From 1. */
+  readonly number: number;
+  readonly config: Config;
+  /** By the listener's address, which is what a listener is to those who connect to it. */
+  readonly handlers: ReadonlyMap<string, Handler>;
+}
+
+/** What all generations of a process share. */
+export interface GenerationContext {
+  readonly runtime: Runtime;
+  readonly guards: Guards;
+  readonly watchdog: Watchdog;
+  readonly answers: Answers;
+  readonly now: () => number;
+  readonly wallNow: () => number;
+  readonly record: (record: AccessRecord) => void;
+  readonly isStopping: () => boolean;
+  /** Should answers close their connection? */
+  readonly isClosing: () => boolean;
+  /** Request ids of a listener; they go on across reloads. */
+  readonly nextId: (listener: string) => string;
+}
+
+export function createGeneration(
+  number: number,
+  config: Config,
+  { providers, tokens }: Prepared,
+  context: GenerationContext,
+): Generation {
+  const { runtime, guards, watchdog, answers, isStopping } = context;
+  const pipeline = createPipeline({
+    providers,
+    rate: config.rate,
+    guards,
+    watchdog,
+    targetOf: runtime.targetOf,
+    answers,
+    isStopping,
+  });
+  const handlers = config.listeners.map((listener): [string, Handler] => {
+    const { now, wallNow, record } = context;
+    const nextId = () => context.nextId(listener.name);
+    const handle = createApp({
+      client: { config: listener, token: tokens.get(listener.name)?.read },
+      pipeline,
+      discovery: describeListener(config, listener, VERSION),
+      isStopping,
+      isClosing: context.isClosing,
+      exchange: { now, wallNow, record, nextId },
+    });
+    return [describeAddress(listener.address), handle];
+  });
+  return { number, config, handlers: new Map(handlers) };
+}

@@ -1,0 +1,140 @@
+/**
+ * Connections on which no request is in flight take descriptors from everybody, and the runtime closes those that
+ * never sent a request late, and half a second head never. When they take too many, the listener that holds the most
+ * of them loses all its connections and accepts none for a while: its own sandbox pays, and no other.
+ */
+import { DESCRIPTORS_PER_REQUEST } from './descriptors.ts';
+
+/** How often `look` is to be called, ms: with few descriptors to spare, a flood takes them all in a moment. */
+export const LOOK_MS = 50;
+/** More connections without a request than this are a flood, however many descriptors there are. */
+const MAX_IDLE = 4_096;
+/** No listener with fewer than this is ever cut. */
+const HARMLESS = 32;
+/** How long a listener stays closed at first, and at most, ms: twice as long each time. */
+const FIRST_PAUSE_MS = 1_000;
+const LONGEST_PAUSE_MS = 16_000;
+/** After so long without a flood a listener's past is forgotten, ms. */
+const FORGET_MS = 60_000;
+/** Looking may take this part of the time at most. */
+const LOOKING_SHARE = 1 / 10;
+
+export interface FloodedListener {
+  readonly config: { readonly name: string };
+  readonly closeIdle: () => void;
+  /** Closes every connection and accepts no more. */
+  readonly close: () => void;
+  /** Accepts again; rejects when that is not possible now. */
+  readonly reopen: () => Promise<void>;
+  /** May it stay closed, or would that leave its address to others? */
+  readonly canStayClosed: boolean;
+}
+
+export interface ConnectionFlood {
+  readonly look: () => void;
+}
+
+export interface ConnectionFloodOptions<L extends FloodedListener> {
+  /** Descriptors that may be open; undefined = unknown. */
+  readonly limit: number | undefined;
+  /** Counts open descriptors; undefined where it cannot. */
+  readonly countOpen: () => number | undefined;
+  /** Requests in flight by listener. */
+  readonly inFlight: () => readonly { readonly listener: string; readonly count: number }[];
+  readonly listeners: () => readonly L[];
+  /** Connections of each listener. */
+  readonly count: (listeners: readonly L[]) => ReadonlyMap<L, number>;
+  readonly onFlood: (flood: Flood) => void;
+  /** Monotonic clock, ms. */
+  readonly now: () => number;
+}
+
+export interface Flood {
+  readonly listener: string;
+  readonly connections: number;
+  /** How long it accepts no more, ms. */
+  readonly pause: number;
+}
+
+interface Past {
+  strikes: number;
+  forgetAt: number;
+  /** When it is to accept again; undefined while it does. */
+  reopenAt: number | undefined;
+}
+
+export function createConnectionFlood<L extends FloodedListener>(
+  options: ConnectionFloodOptions<L>,
+): ConnectionFlood {
+  const { now } = options;
+  const limit = options.limit ?? Number.POSITIVE_INFINITY;
+  const pasts = new Map<L, Past>();
+  let restUntil = 0;
+
+  function isFlooded(): boolean {
+    const open = options.countOpen() ?? 0;
+    const requests = options.inFlight().reduce((sum, { count }) => sum + count, 0);
+    const idle = open - requests * DESCRIPTORS_PER_REQUEST;
+    return idle > MAX_IDLE || (open > (limit / 4) * 3 && idle > limit / 4);
+  }
+
+  /** The listener with the most connections beyond its requests, if those are more than its share. */
+  function worst(): { readonly listener: L; readonly idle: number } | undefined {
+    const listeners = options.listeners();
+    const requests = new Map<string, number>();
+    for (const { listener, count } of options.inFlight())
+      requests.set(listener, (requests.get(listener) ?? 0) + count);
+    const share = Math.min(limit / 8, MAX_IDLE / 2) / listeners.length;
+    let found: { readonly listener: L; readonly idle: number } | undefined;
+    for (const [listener, connections] of options.count(listeners)) {
+      const idle = connections - (requests.get(listener.config.name) ?? 0);
+      if (idle > (found?.idle ?? Math.max(share, HARMLESS))) found = { listener, idle };
+    }
+    return found;
+  }
+
+  function strike(listener: L, connections: number): void {
+    const past = pasts.get(listener) ?? { strikes: 0, forgetAt: 0, reopenAt: undefined };
+    pasts.set(listener, past);
+    past.strikes++;
+    past.forgetAt = now() + FORGET_MS;
+    // Perhaps they are only idle: then this is enough, and no request is lost.
+    if (past.strikes === 1) {
+      listener.closeIdle();
+      return;
+    }
+    const pause = listener.canStayClosed
+      ? Math.min(FIRST_PAUSE_MS * 2 ** (past.strikes - 2), LONGEST_PAUSE_MS)
+      : 0;
+    listener.close();
+    past.reopenAt = now() + pause;
+    options.onFlood({ listener: listener.config.name, connections, pause });
+  }
+
+  /** Reopens what has been closed long enough, and forgets what was long ago. */
+  function restore(): void {
+    for (const [listener, past] of pasts) {
+      if (past.reopenAt === undefined) {
+        if (now() > past.forgetAt) pasts.delete(listener);
+      } else if (now() >= past.reopenAt) {
+        past.reopenAt = undefined;
+        // With no descriptor left it fails, and is tried again.
+        listener.reopen().catch(() => {
+          past.reopenAt = now();
+        });
+      }
+    }
+  }
+
+  return {
+    look() {
+      const started = now();
+      if (started >= restUntil) {
+        const found = isFlooded() ? worst() : undefined;
+        restUntil = now() + (now() - started) / LOOKING_SHARE;
+        if (found !== undefined) strike(found.listener, found.idle);
+      }
+      restore();
+    },
+  };
+}

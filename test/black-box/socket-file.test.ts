@@ -272,7 +272,9 @@ describe('F2 what stands at the path of the socket', () => {
     // It looks once after listening whether the socket is its own.
     await until('the first to be up', () => first.lines().some(({ event }) => event === 'listening'));
     unlinkSync(first.socket());
-    await using second = await startIsoproxy(() => config, { workspace });
+    // With the same state it would be refused at the control socket.
+    const toml = config.toml.replace(/(state_dir = ")[^"]*/, `$1${workspace.path('state-2')}`);
+    await using second = await startIsoproxy(() => ({ ...config, toml }), { workspace });
     const inode = lstatSync(second.socket()).ino;
     expect(await first.stop()).toBe(0);
     expect(lstatSync(second.socket()).ino).toBe(inode);

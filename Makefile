@@ -2,6 +2,8 @@
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
+# Where zsh looks for completions: Debian's packages take another directory.
+ZSHDIR  ?= $(PREFIX)/share/zsh/site-functions
 
 # The pinned Bun comes with the dependencies; npm and bun both put the build for this platform here.
 BUN  = $(firstword $(wildcard node_modules/@oven/*/bin/bun))
@@ -10,7 +12,7 @@ BIN  = dist/isoproxy
 
 SOURCES = $(shell find src -name '*.ts') package.json scripts/compile.ts
 
-.PHONY: help demo build test test-all check fmt e2e-claude e2e-codex fuzz soak bench release release-check install clean
+.PHONY: help demo build test test-all check fmt e2e-claude e2e-codex fuzz soak bench release release-check man deb rpm package-check install install-files uninstall clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -54,9 +56,48 @@ release: $(DEPS) ## binaries for every platform and SHA256SUMS in dist/release
 release-check: $(DEPS) ## build the release twice and compare it bit for bit
 	@$(BUN) scripts/release.ts --twice
 
-install: build ## install the binary to $(PREFIX)/bin
-	install -d $(DESTDIR)$(PREFIX)/bin
+man: $(DEPS) ## the man page, dist/isoproxy.1, from the usage texts
+	@mkdir -p dist
+	@$(BUN) scripts/man.ts > dist/isoproxy.1
+
+deb: build ## dist/packages/*.deb from dist/isoproxy; needs dpkg-deb
+	@$(BUN) scripts/package.ts deb
+
+rpm: build ## dist/packages/*.rpm from dist/isoproxy; needs rpmbuild
+	@$(BUN) scripts/package.ts rpm
+
+package-check: build ## build both packages twice and compare, unpack them and run what they hold
+	@$(BUN) scripts/package-check.ts
+
+# Everything that install puts anywhere, so that uninstall takes the same away.
+INSTALLED = bin/isoproxy share/man/man1/isoproxy.1 share/bash-completion/completions/isoproxy \
+  share/fish/vendor_completions.d/isoproxy.fish share/doc/isoproxy/README.md share/doc/isoproxy/LICENSE \
+  share/doc/isoproxy/CHANGELOG.md share/doc/isoproxy/SECURITY.md share/doc/isoproxy/proxy.toml.example
+SYSTEMD = lib/systemd/system/isoproxy.service lib/sysusers.d/isoproxy.conf lib/tmpfiles.d/isoproxy.conf
+ON_LINUX = $(filter Linux,$(shell uname -s))
+
+install: build ## binary, man page, completions and, on Linux, unit files to $(DESTDIR)$(PREFIX)
+	@$(MAKE) --no-print-directory install-files
+
+install-files:
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,$(sort $(dir $(INSTALLED) $(if $(ON_LINUX),$(SYSTEMD))))) $(DESTDIR)$(ZSHDIR)
 	install -m 0755 $(BIN) $(DESTDIR)$(PREFIX)/bin/isoproxy
+	$(BUN) scripts/man.ts > $(DESTDIR)$(PREFIX)/share/man/man1/isoproxy.1
+	$(BUN) src/main.ts completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/isoproxy
+	$(BUN) src/main.ts completions fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/isoproxy.fish
+	$(BUN) src/main.ts completions zsh > $(DESTDIR)$(ZSHDIR)/_isoproxy
+	install -m 0644 README.md LICENSE CHANGELOG.md SECURITY.md proxy.toml.example $(DESTDIR)$(PREFIX)/share/doc/isoproxy
+ifneq ($(ON_LINUX),)
+	sed 's|/usr/local/bin/|$(PREFIX)/bin/|' packaging/isoproxy.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/isoproxy.service
+	install -m 0644 packaging/isoproxy.sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/isoproxy.conf
+	install -m 0644 packaging/isoproxy.tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/isoproxy.conf
+endif
+	@cd $(DESTDIR)$(PREFIX) && chmod 0644 $(filter-out bin/%,$(INSTALLED)) $(if $(ON_LINUX),$(SYSTEMD))
+	@chmod 0644 $(DESTDIR)$(ZSHDIR)/_isoproxy
+
+uninstall: ## remove what install put to $(DESTDIR)$(PREFIX); configuration and secrets stay
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,$(INSTALLED) $(if $(ON_LINUX),$(SYSTEMD))) $(DESTDIR)$(ZSHDIR)/_isoproxy
+	rmdir $(DESTDIR)$(PREFIX)/share/doc/isoproxy 2>/dev/null || true
 
 clean: ## remove what was built (keeps node_modules)
 	rm -rf dist

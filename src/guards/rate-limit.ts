@@ -37,13 +37,20 @@ export interface RateLimiter {
   readonly level: (bucket: Bucket) => number | undefined;
 }
 
+/** What is left of one request's token that may still be given back, 0 to 1. */
+interface Loan {
+  amount: number;
+}
+
 interface State {
   tokens: number;
   /**
-   * Tokens that may still be given back. What was taken and what came in since are never more than a full bucket
-   * together: else a client that holds requests back, and gives them up when it is full again, gets more than `burst`
-   * through at once.
+   * Tokens that may still be given back, oldest first. With what is in the bucket they are never more than it holds:
+   * else a client that holds requests back, and gives them up when it is full again, gets more than `burst` through at
+   * once. What comes in makes the oldest loans void.
    */
+  readonly loans: Set<Loan>;
+  /** Sum of the loans. */
   lent: number;
   at: number;
 }
@@ -57,14 +64,41 @@ export function createRateLimiter(now: () => number): RateLimiter {
 
   function refill({ key, limit }: Bucket): State {
     const at = now();
-    const state = states.get(key) ?? { tokens: limit.burst, lent: 0, at };
+    const state = states.get(key) ?? { tokens: limit.burst, loans: new Set(), lent: 0, at };
     states.set(key, state);
     const gained = ((at - state.at) * limit.requests) / limit.perMs;
     // A reload may have made the bucket smaller.
     state.tokens = Math.min(limit.burst, state.tokens + gained);
-    state.lent = Math.min(state.lent, limit.burst - state.tokens);
     state.at = at;
+    voidLoans(state, state.lent + state.tokens - limit.burst);
     return state;
+  }
+
+  function voidLoans(state: State, excess: number): void {
+    let left = excess;
+    for (const loan of state.loans) {
+      if (left <= 0) return;
+      const part = Math.min(loan.amount, left);
+      left -= part;
+      loan.amount -= part;
+      state.lent -= part;
+      if (loan.amount === 0) state.loans.delete(loan);
+    }
+  }
+
+  function lend(state: State): Loan {
+    const loan = { amount: 1 };
+    state.tokens -= 1;
+    state.loans.add(loan);
+    state.lent += 1;
+    return loan;
+  }
+
+  function settleLoan(state: State, loan: Loan, back: 0 | 1): void {
+    state.loans.delete(loan);
+    state.tokens += back * loan.amount;
+    // Sums of parts drift; no loan, nothing lent.
+    state.lent = state.loans.size === 0 ? 0 : state.lent - loan.amount;
   }
 
   function take(buckets: readonly Bucket[]): Charge {
@@ -75,19 +109,12 @@ export function createRateLimiter(now: () => number): RateLimiter {
       if (missing > 0) waitMs = Math.max(waitMs, (missing * limit.perMs) / limit.requests);
     }
     if (waitMs > 0) throw new ProxyError('rate_limited', 'rate', Math.max(1, Math.ceil(waitMs / 1000)));
-    for (const { state } of held) {
-      state.tokens -= 1;
-      state.lent += 1;
-    }
+    const loans = held.map(({ state }) => ({ state, loan: lend(state) }));
     let open = true;
     function settle(back: 0 | 1): void {
       if (!open) return;
       open = false;
-      for (const { state } of held) {
-        const token = Math.min(1, state.lent);
-        state.lent -= token;
-        state.tokens += back * token;
-      }
+      for (const { state, loan } of loans) settleLoan(state, loan, back);
     }
     return { spend: () => settle(0), giveBack: () => settle(1) };
   }

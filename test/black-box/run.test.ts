@@ -1006,7 +1006,9 @@ suite('a socket that cannot be used', () => {
 
 suite('a proxy that is restarted', () => {
   /** A command that asks once for every line that it reads. */
-  const ASK_PER_LINE = `${ASK} for await (const _ of console) { console.log("asking"); console.log("status", await ask()); }`;
+  // A connection for each: on one that is kept alive, a request can cross with the end of the server, as with any.
+  const ASK_ANEW = ASK.replace('method: "POST"', 'keepalive: false, method: "POST"');
+  const ASK_PER_LINE = `${ASK_ANEW} for await (const _ of console) { console.log("asking"); console.log("status", await ask()); }`;
 
   async function startAsking(socket: string): Promise<Child & { line: () => void; end: () => void }> {
     // A fifo stands for the user, because a test's stdin is written once.

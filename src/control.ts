@@ -11,10 +11,11 @@ import { isConfigured, NO_SUCH_NAME } from './config/halt-names.ts';
 import type { Denied } from './denied.ts';
 import type { Generation } from './generation.ts';
 import type { Guards } from './guards/guards.ts';
+import { bucketKey, pairKey } from './guards/keys.ts';
 import { formatScope, type Halt, type HaltScope, parseScope } from './guards/kill-switch.ts';
+import { listenError, openOwnSocket } from './listeners.ts';
 import type { Metrics } from './metrics.ts';
-import type { Runtime, Server } from './runtime/runtime.ts';
-import { bindSocket, prepareDirectory, SocketFileError } from './runtime/socket-file.ts';
+import type { Runtime } from './runtime/runtime.ts';
 import { StartError } from './start-error.ts';
 import type { Totals } from './totals.ts';
 import { VERSION } from './version.ts';
@@ -81,26 +82,11 @@ export interface ProviderStatus {
 export async function openControl(options: ControlOptions): Promise<{ readonly close: () => void }> {
   const path = options.generation().config.server.controlSocket;
   const app = createControlApp(options);
-  const bind = (at: string): Server =>
-    options.runtime.serve({ address: { kind: 'unix', path: at }, handle: (request) => app(request) });
   try {
-    prepareDirectory(path, MODE);
-    const { server, file } = await bindSocket(path, MODE, undefined, bind, (bound) => bound.destroy());
-    return {
-      close() {
-        file.remove();
-        server.destroy();
-      },
-    };
+    return await openOwnSocket(options.runtime, path, MODE, app);
   } catch (error) {
-    if (error instanceof SocketFileError)
-      throw new StartError('unavailable', `server.control: ${error.message}`, error.hint);
-    const code = (error as { code?: unknown }).code;
-    throw new StartError(
-      'unavailable',
-      `server.control: cannot listen on ${path} (${typeof code === 'string' ? code : 'unknown error'})`,
-      `is ${dirname(path)} writable? set [server] control or state_dir to a directory of this user`,
-    );
+    const hint = `is ${dirname(path)} writable? set [server] control or state_dir to a directory of this user`;
+    throw listenError('server.control', path, error, hint);
   }
 }
 
@@ -230,7 +216,7 @@ function describeListener(listener: ListenerConfig, options: ControlOptions): Li
   return {
     name: listener.name,
     address: describeAddress(listener.address),
-    rate_tokens: tokens(`listener ${listener.name}`, listener.rate),
+    rate_tokens: tokens(bucketKey.listener(listener.name), listener.rate),
     denied_elsewhere: sum(totals.of(listener.name, '').denied),
     providers: reachableProviders(listener).map((name) => {
       const total = totals.of(listener.name, name);
@@ -243,9 +229,9 @@ function describeListener(listener: ListenerConfig, options: ControlOptions): Li
         denied_by_code: Object.fromEntries(total.denied),
         bytes_in: total.bytesIn,
         bytes_out: total.bytesOut,
-        circuit: circuits.get(name) ?? circuits.get(`${listener.name} ${name}`) ?? 'closed',
-        provider_tokens: tokens(`provider ${name}`, config.providers.get(name)?.rate),
-        pair_tokens: tokens(`pair ${listener.name} ${name}`, config.rate),
+        circuit: circuits.get(name) ?? circuits.get(pairKey(listener.name, name)) ?? 'closed',
+        provider_tokens: tokens(bucketKey.provider(name), config.providers.get(name)?.rate),
+        pair_tokens: tokens(bucketKey.pair(listener.name, name), config.rate),
       };
     }),
   };

@@ -1,10 +1,9 @@
 /** The open listeners of a process, and how a reload changes them: new ones first, then the rest. */
 import { type Config, describeAddress, type ListenerConfig } from './config/effective.ts';
 import type { Generation, Handler } from './generation.ts';
-import { type OpenListener, openListener } from './listeners.ts';
+import { listenError, type OpenListener, openListener } from './listeners.ts';
 import { listeningTcpPorts } from './runtime/proc.ts';
 import type { Runtime } from './runtime/runtime.ts';
-import { SocketFileError } from './runtime/socket-file.ts';
 import { StartError } from './start-error.ts';
 
 /** A listener that is open, and what a reload may change of it while it is. */
@@ -135,14 +134,7 @@ function attempt(restore: () => void): void {
 }
 
 function explain(listener: ListenerConfig, error: unknown): never {
-  if (error instanceof SocketFileError)
-    throw new StartError('unavailable', `listeners.${listener.name}: ${error.message}`, error.hint);
-  const where = describeAddress(listener.address);
-  const code = (error as { code?: unknown }).code;
-  throw new StartError(
-    'unavailable',
-    `listeners.${listener.name}: cannot listen on ${where} (${typeof code === 'string' ? code : 'unknown error'})`,
-  );
+  throw listenError(`listeners.${listener.name}`, describeAddress(listener.address), error);
 }
 
 /** What listens must be what was configured: every socket in its place, and no TCP port besides. */

@@ -2,7 +2,8 @@
 import type { ListenerConfig } from './config/effective.ts';
 import type { BoundTo } from './runtime/proc.ts';
 import type { Runtime, ServeOptions, Server } from './runtime/runtime.ts';
-import { bindSocket, prepareDirectory } from './runtime/socket-file.ts';
+import { bindSocket, prepareDirectory, SocketFileError } from './runtime/socket-file.ts';
+import { StartError } from './start-error.ts';
 
 export interface OpenListener {
   readonly config: ListenerConfig;
@@ -23,6 +24,37 @@ export interface OpenListener {
   readonly reopen: () => Promise<void>;
   /** Is its address kept from others while it is closed? */
   readonly canStayClosed: boolean;
+}
+
+/**
+ * Serves a unix socket that is no listener: control, metrics.
+ * @throws SocketFileError or the system's error
+ */
+export async function openOwnSocket(
+  runtime: Runtime,
+  path: string,
+  mode: number,
+  handle: ServeOptions['handle'],
+): Promise<{ readonly close: () => void }> {
+  prepareDirectory(path, mode);
+  const bind = (at: string): Server => runtime.serve({ address: { kind: 'unix', path: at }, handle });
+  const { server, file } = await bindSocket(path, mode, undefined, bind, (bound) => bound.destroy());
+  return {
+    close() {
+      file.remove();
+      server.destroy();
+    },
+  };
+}
+
+/** What kept a socket or port from being opened, for the operator; `key` is where the configuration names it. */
+export function listenError(key: string, where: string, error: unknown, hint?: string): StartError {
+  if (error instanceof SocketFileError)
+    return new StartError('unavailable', `${key}: ${error.message}`, error.hint);
+  const code = (error as { code?: unknown }).code;
+  const place = where === '' ? '' : ` on ${where}`;
+  const why = typeof code === 'string' ? code : 'unknown error';
+  return new StartError('unavailable', `${key}: cannot listen${place} (${why})`, hint);
 }
 
 /** @throws SocketFileError or the system's error (EADDRINUSE, EACCES …) */

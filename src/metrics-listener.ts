@@ -1,9 +1,8 @@
 /** `[metrics]`: the metrics page for whoever collects it, and nothing else. */
 import type { MetricsAddress } from './config/effective.ts';
+import { listenError, openOwnSocket } from './listeners.ts';
 import type { Metrics } from './metrics.ts';
-import type { Runtime, Server } from './runtime/runtime.ts';
-import { bindSocket, prepareDirectory, SocketFileError } from './runtime/socket-file.ts';
-import { StartError } from './start-error.ts';
+import type { Runtime } from './runtime/runtime.ts';
 
 /** Everybody on this machine may read metrics: no name in them is a secret. */
 const MODE = 0o666;
@@ -25,25 +24,8 @@ export async function openMetrics(
   };
   try {
     if (address.kind === 'tcp') return { close: runtime.serve({ address, handle }).destroy };
-    prepareDirectory(address.path, MODE);
-    const bind = (path: string): Server => runtime.serve({ address: { kind: 'unix', path }, handle });
-    const { server, file } = await bindSocket(address.path, MODE, undefined, bind, (bound) =>
-      bound.destroy(),
-    );
-    return {
-      close() {
-        file.remove();
-        server.destroy();
-      },
-    };
+    return await openOwnSocket(runtime, address.path, MODE, handle);
   } catch (error) {
-    if (error instanceof SocketFileError)
-      throw new StartError('unavailable', `metrics: ${error.message}`, error.hint);
-    const code = (error as { code?: unknown }).code;
-    throw new StartError(
-      'unavailable',
-      `metrics: cannot listen (${typeof code === 'string' ? code : 'unknown error'})`,
-      'choose another port in [metrics]',
-    );
+    throw listenError('metrics', '', error, 'choose another port in [metrics]');
   }
 }

@@ -10,6 +10,7 @@ import type { Secret } from './credentials/secret.ts';
 import { SecretError } from './credentials/secret-value.ts';
 import { errorResponse, ProxyError, toProxyError } from './errors.ts';
 import type { Guards } from './guards/guards.ts';
+import { bucketKey } from './guards/keys.ts';
 import type { Bucket, Charge, RateLimit } from './guards/rate-limit.ts';
 import { verdictOf } from './guards/upstream-verdict.ts';
 import type { Provider } from './provider.ts';
@@ -221,9 +222,9 @@ function bucketsOf(
   pair: RateLimit | undefined,
 ): Bucket[] {
   const buckets: Bucket[] = [];
-  if (listener.rate) buckets.push({ key: `listener ${listener.name}`, limit: listener.rate });
-  if (provider.rate) buckets.push({ key: `provider ${provider.name}`, limit: provider.rate });
-  if (pair) buckets.push({ key: `pair ${listener.name} ${provider.name}`, limit: pair });
+  if (listener.rate) buckets.push({ key: bucketKey.listener(listener.name), limit: listener.rate });
+  if (provider.rate) buckets.push({ key: bucketKey.provider(provider.name), limit: provider.rate });
+  if (pair) buckets.push({ key: bucketKey.pair(listener.name, provider.name), limit: pair });
   return buckets;
 }
 

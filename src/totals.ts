@@ -1,4 +1,5 @@
 /** What was done since the start, by listener and provider: for `status`. */
+import { pairKey } from './guards/keys.ts';
 import type { AccessRecord } from './proxy/exchange.ts';
 
 export interface Total {
@@ -20,9 +21,9 @@ export interface Totals {
 export function createTotals(): Totals {
   const totals = new Map<string, Total>();
 
-  // Both names come from the configuration, so that the table is bounded; they hold no space.
+  // Both names come from the configuration, so that the table is bounded.
   function of(listener: string, provider: string): Total {
-    const key = `${listener} ${provider}`;
+    const key = pairKey(listener, provider);
     const total = totals.get(key) ?? { allowed: 0, denied: new Map(), bytesIn: 0, bytesOut: 0 };
     totals.set(key, total);
     return total;

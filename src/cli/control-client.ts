@@ -4,7 +4,7 @@ import { request } from 'node:http';
 import { join } from 'node:path';
 import process from 'node:process';
 import { ConfigError } from '../config/config-error.ts';
-import { absoluteVariable } from '../config/directories.ts';
+import { defaultStateDir } from '../config/directories.ts';
 import type { Config } from '../config/effective.ts';
 import { loadConfig } from '../config/load.ts';
 import { findConfigFile } from '../config/search.ts';
@@ -58,7 +58,7 @@ export function findControl(
     if (values.control !== undefined)
       return { socket: values.control, stateDir: undefined, guessed: undefined, config: undefined };
     const written = readPaths(values.config, io.env);
-    const stateDir = written.state_dir ?? defaultStateDir(io.env);
+    const stateDir = written.state_dir ?? defaultStateDir(io.env, process.getuid?.() === 0);
     const socket = written.control ?? (stateDir && join(stateDir, 'control.sock'));
     if (socket === undefined)
       throw new CliError(
@@ -80,17 +80,6 @@ function readPaths(given: string | undefined, env: Io['env']): { state_dir?: str
   } catch {
     return {};
   }
-}
-
-/** As `serve` would choose it without a configuration. */
-function defaultStateDir(env: Io['env']): string | undefined {
-  const systemd = env['STATE_DIRECTORY']?.split(':')[0];
-  if (systemd) return systemd;
-  const xdg = absoluteVariable(env, 'XDG_STATE_HOME');
-  if (xdg !== undefined) return join(xdg, 'isoproxy');
-  if (process.getuid?.() === 0) return '/var/lib/isoproxy';
-  const home = absoluteVariable(env, 'HOME');
-  return home === undefined ? undefined : join(home, '.local/state/isoproxy');
 }
 
 /** No answer came: nobody listens, it is silent, or it is not for this user. */

@@ -1,8 +1,9 @@
 /** `isoproxy run --print-env`: shell exports, with the bridges left in the background, as ssh-agent does it. */
 import { spawn } from 'node:child_process';
 import process from 'node:process';
-import { clientSettings, type Reachable } from '../sandbox/client-settings.ts';
-import { type Found, PlaceError } from '../sandbox/place.ts';
+import { ownCommand } from '../runtime/environment.ts';
+import { clientSettings } from '../sandbox/client-settings.ts';
+import { type Found, PlaceError, reach } from '../sandbox/place.ts';
 import { EXIT, type Io, warn } from './command.ts';
 
 export interface PrintOptions {
@@ -15,20 +16,15 @@ export interface PrintOptions {
 
 export async function printEnvironment({ found, command, extra, io }: PrintOptions): Promise<number> {
   const pids: number[] = [];
-  const reachable: Reachable[] = [];
-  for (const { place, discovery } of found) {
-    if (place.kind === 'url') {
-      reachable.push({ origin: place.origin, discovery, token: place.token });
-      continue;
-    }
-    const { pid, origin } = await startBridge(place.path).catch((error) => {
+  const reachable = await reach(found, async (socket) => {
+    const { pid, origin } = await startBridge(socket).catch((error) => {
       // Nobody would learn of those that run already.
       for (const started of pids) process.kill(started);
       throw error;
     });
     pids.push(pid);
-    reachable.push({ origin, discovery, token: undefined });
-  }
+    return origin;
+  });
   const settings = clientSettings(reachable, command, io.env);
   for (const { variable, message } of settings.conflicts) if (!extra.has(variable)) warn(io, message);
   const variables = new Map([...settings.env, ...extra]);
@@ -47,12 +43,11 @@ function quote(text: string): string {
 
 /** Starts this program as a bridge that outlives it; resolves when it listens. */
 function startBridge(socket: string): Promise<{ pid: number; origin: string }> {
-  const script = process.argv[1] ?? '';
-  const self = script.startsWith('/$bunfs/') ? [] : [...process.execArgv, script];
+  const [program, ...self] = ownCommand();
   const args = [...self, 'bridge', '--socket', socket, '--listen', '127.0.0.1:0'];
   return new Promise((resolve, reject) => {
     const failed = () => reject(new PlaceError('the bridge does not start', 'isoproxy bridge says why'));
-    const child = spawn(process.execPath, args, { detached: true, stdio: ['ignore', 'pipe', 'ignore'] });
+    const child = spawn(program, args, { detached: true, stdio: ['ignore', 'pipe', 'ignore'] });
     child.once('error', failed);
     child.once('exit', failed);
     child.stdout.once('data', (line: Uint8Array) => {

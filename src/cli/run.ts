@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { askPlace } from '../sandbox/ask.ts';
 import type { Bridge } from '../sandbox/bridge.ts';
 import { runChild } from '../sandbox/child.ts';
-import { clientSettings, type Reachable } from '../sandbox/client-settings.ts';
+import { clientSettings } from '../sandbox/client-settings.ts';
 import { findExposures } from '../sandbox/exposure.ts';
 import {
   defaultPatterns,
@@ -12,6 +12,8 @@ import {
   findSockets,
   type Place,
   PlaceError,
+  type Reachable,
+  reach,
 } from '../sandbox/place.ts';
 import { seedClient } from '../sandbox/seed.ts';
 import { readArgs } from './args.ts';
@@ -91,16 +93,11 @@ async function runCommand(args: readonly string[], io: Io): Promise<number> {
   }
   const bridges: Bridge[] = [];
   try {
-    const reachable: Reachable[] = [];
-    for (const { place, discovery } of found) {
-      if (place.kind === 'url') {
-        reachable.push({ origin: place.origin, discovery, token: place.token });
-        continue;
-      }
-      const bridge = await listenOn({ hostname: '127.0.0.1', port: 0, socket: place.path });
+    const reachable = await reach(found, async (socket) => {
+      const bridge = await listenOn({ hostname: '127.0.0.1', port: 0, socket });
       bridges.push(bridge);
-      reachable.push({ origin: `http://127.0.0.1:${bridge.port}`, discovery, token: undefined });
-    }
+      return `http://127.0.0.1:${bridge.port}`;
+    });
     await lookAround(places, io);
     return await startClient(reachable, command as string, rest, extra, !values['no-client-args'], io);
   } finally {

@@ -27,7 +27,8 @@ function defaultRuntimeDir(env: Environment, isRoot: boolean): string | undefine
   return isRoot ? '/run/isoproxy' : undefined;
 }
 
-function defaultStateDir(env: Environment, isRoot: boolean): string | undefined {
+/** Where `serve` keeps its state if nothing names it. */
+export function defaultStateDir(env: Environment, isRoot: boolean): string | undefined {
   const systemd = systemdDirectory(env, 'STATE_DIRECTORY');
   if (systemd !== undefined) return systemd;
   const xdg = absoluteVariable(env, 'XDG_STATE_HOME');

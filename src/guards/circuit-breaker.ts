@@ -6,6 +6,7 @@
  * cannot open the circuit of another. Client aborts and 4xx, 429 among them, never count.
  */
 import { ProxyError } from '../errors.ts';
+import { pairKey } from './keys.ts';
 
 export interface CircuitLimit {
   /** Failures in a row that open the circuit. */
@@ -97,7 +98,7 @@ export function createCircuitBreaker(now: () => number): CircuitBreaker {
   let entered = 0;
 
   // Names hold no space, so no pair is called like a provider.
-  const keysOf = (listener: string, provider: string) => [provider, `${listener} ${provider}`] as const;
+  const keysOf = (listener: string, provider: string) => [provider, pairKey(listener, provider)] as const;
 
   /** Seconds that a circuit makes a request wait; 0 = none. */
   function waitOf(circuit: Circuit | undefined, at: number): number {

@@ -1,5 +1,6 @@
 /** Requests in flight per listener and provider: beyond the cap a request is refused at once, never queued. */
 import { ProxyError } from '../errors.ts';
+import { pairKey } from './keys.ts';
 
 export interface Concurrency {
   /**
@@ -21,8 +22,7 @@ export function createConcurrency(): Concurrency {
   let total = 0;
 
   function acquire(listener: string, provider: string, cap: number): () => void {
-    // Names hold no space, so the joined key is unambiguous.
-    const key = `${listener} ${provider}`;
+    const key = pairKey(listener, provider);
     const count = counts.get(key) ?? 0;
     if (count >= cap) throw new ProxyError('overloaded', 'max_concurrent reached', RETRY_AFTER_SECONDS);
     counts.set(key, count + 1);

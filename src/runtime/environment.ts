@@ -68,11 +68,16 @@ export function ensureCleanStart(onDropped: (names: readonly string[]) => void):
   return obeyed.length === 0 ? { kind: 'clean' } : { kind: 'dirty', names: obeyed };
 }
 
-function restart(env: Record<string, string>): never {
+/** The command line of this program, without its arguments. */
+export function ownCommand(): [string, ...string[]] {
   // In the compiled binary argv[1] is a path inside it; run from source, it is the script.
   const script = process.argv[1] ?? '';
   const compiled = script.startsWith('/$bunfs/');
-  const argv = [process.execPath, ...(compiled ? [] : [script]), ...process.argv.slice(2)];
+  return [process.execPath, ...(compiled ? [] : [...process.execArgv, script])];
+}
+
+function restart(env: Record<string, string>): never {
+  const argv = [...ownCommand(), ...process.argv.slice(2)];
   (process as unknown as { execve(file: string, argv: string[], env: Record<string, string>): never }).execve(
     process.execPath,
     argv,

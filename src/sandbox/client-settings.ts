@@ -1,15 +1,6 @@
 /** What a client inside the sandbox needs to find the proxy: environment and arguments. Pure. */
 import { basename } from 'node:path';
-import type { Discovery } from '../discovery.ts';
-
-/** A proxy as clients reach it. */
-export interface Reachable {
-  /** `http://127.0.0.1:PORT`, without a trailing slash. */
-  readonly origin: string;
-  readonly discovery: Discovery;
-  /** Presented instead of a placeholder key, where the listener wants one. */
-  readonly token: string | undefined;
-}
+import type { Reachable } from './place.ts';
 
 export interface ClientSettings {
   /** Variables to set. */

@@ -28,6 +28,30 @@ export interface Found {
   readonly discovery: Discovery;
 }
 
+/** A proxy as clients reach it. */
+export interface Reachable {
+  /** `http://127.0.0.1:PORT`, without a trailing slash. */
+  readonly origin: string;
+  readonly discovery: Discovery;
+  /** Presented instead of a placeholder key, where the listener wants one. */
+  readonly token: string | undefined;
+}
+
+/** Makes sockets reachable for clients; `bridge` opens one and resolves to its origin. A TCP listener needs none. */
+export async function reach(
+  found: readonly Found[],
+  bridge: (socket: string) => Promise<string>,
+): Promise<readonly Reachable[]> {
+  const reachable: Reachable[] = [];
+  for (const { place, discovery } of found)
+    reachable.push(
+      place.kind === 'url'
+        ? { origin: place.origin, discovery, token: place.token }
+        : { origin: await bridge(place.path), discovery, token: undefined },
+    );
+  return reachable;
+}
+
 /** Where a socket is looked for if none is named: the default paths of listeners, as they are mounted. */
 export function defaultPatterns(env: Readonly<Record<string, string | undefined>>): readonly string[] {
   const runtimeDir = env['XDG_RUNTIME_DIR'];

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import type { DiscoveredProvider } from '../../src/discovery.ts';
-import { clientSettings, type Reachable } from '../../src/sandbox/client-settings.ts';
+import { clientSettings } from '../../src/sandbox/client-settings.ts';
+import type { Reachable } from '../../src/sandbox/place.ts';
 
 const LOOPBACK = '127.0.0.1,localhost,::1';
 

@@ -246,7 +246,8 @@ describe('a stream that holds the credential is cut', () => {
       connection.reply(
         200,
         {},
-        Buffer.concat([Buffer.alloc(200_000, 120), latin1(plain), Buffer.alloc(200_000, 121)]),
+        // More than one piece can hold: a credential in the first would be a 502 before the head.
+        Buffer.concat([Buffer.alloc(4_000_000, 120), latin1(plain), Buffer.alloc(200_000, 121)]),
       ),
     );
     const answer = await post();

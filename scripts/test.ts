@@ -40,6 +40,8 @@ ends.forEach(({ output, status, report }, index) => {
   total.skipped += counts.skipped;
 });
 
+// Once more at the end, where whoever reads only the last lines finds them.
+for (const { report } of ends) for (const name of readFailures(report)) console.log(`failed: ${name}`);
 const skipped = total.skipped > 0 ? `, ${total.skipped} skipped` : '';
 console.log(`${total.passed} passed, ${total.failed} failed${skipped}`);
 // Not process.exit(): what was written to a pipe would be cut off.
@@ -75,4 +77,13 @@ function readCounts(report: string): Counts {
   const failed = attribute('failures') + attribute('errors');
   const skipped = attribute('skipped');
   return { passed: attribute('tests') - failed - skipped, failed, skipped };
+}
+
+function readFailures(report: string): string[] {
+  const text = existsSync(report) ? readFileSync(report, 'utf8') : '';
+  const failed =
+    /<testcase name="([^"]*)"[^>]*file="([^"]*)"[^>]*[^/]>\s*<(?:failure|error)[^>]*message="([^"]*)"/g;
+  return [...text.matchAll(failed)].map(
+    ([, name, file, message]) => `${file}: ${name}: ${message?.slice(0, 300)}`,
+  );
 }

@@ -46,7 +46,15 @@ test.each([
 
 /** Folders from the bottom up: a file may import from its own row and from those below it. */
 const LAYERS: readonly (readonly string[])[] = [
-  ['src/errors.ts', 'src/start-error.ts', 'src/version.ts', 'src/credentials', 'src/proxy', 'src/guards'],
+  [
+    'src/errors.ts',
+    'src/start-error.ts',
+    'src/version.ts',
+    'src/credentials',
+    'src/proxy',
+    'src/guards',
+    'src/audit',
+  ],
   ['src/config'],
   [
     'src/runtime',

@@ -1,0 +1,75 @@
+/** The keys of the log: the one that chains it, and the one that signs its checkpoints. Made when they are not there. */
+import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { closeSync, constants, fsyncSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+
+const HMAC_KEY_FILE = 'hmac.key';
+const SIGNING_KEY_FILE = 'signing.key';
+/** Shortest key of the chain, bytes: what HMAC-SHA-256 can use of one. */
+const MIN_KEY_BYTES = 32;
+
+/** A key that is missing, too short or not one. The message names the file, and nothing that stands in it. */
+export class AuditKeyError extends Error {}
+
+/**
+ * The key of the chain that stands in a file: its content without one trailing newline.
+ * @throws AuditKeyError
+ */
+export function readHmacKey(path: string): Uint8Array {
+  const content = read(path);
+  const key = content.at(-1) === 0x0a ? content.subarray(0, -1) : content;
+  if (key.length < MIN_KEY_BYTES)
+    throw new AuditKeyError(`${path}: an audit key has ${MIN_KEY_BYTES} bytes or more`);
+  return key;
+}
+
+/** The private key of the checkpoints, PEM. @throws AuditKeyError */
+export function readSigningKey(directory: string): string {
+  return read(signingKeyPath(directory)).toString('latin1');
+}
+
+export function hmacKeyPath(directory: string): string {
+  return join(directory, HMAC_KEY_FILE);
+}
+
+export function signingKeyPath(directory: string): string {
+  return join(directory, SIGNING_KEY_FILE);
+}
+
+/** Makes the key of the chain; one that is there stays. @throws Error with the system's code */
+export function makeHmacKey(directory: string): void {
+  make(hmacKeyPath(directory), () => `${randomBytes(32).toString('hex')}\n`);
+}
+
+/** Makes the key of the checkpoints; one that is there stays. @throws Error with the system's code */
+export function makeSigningKey(directory: string): void {
+  make(signingKeyPath(directory), () => {
+    const { privateKey } = generateKeyPairSync('ed25519');
+    return privateKey.export({ format: 'pem', type: 'pkcs8' });
+  });
+}
+
+function make(path: string, content: () => string | Buffer): void {
+  const { O_CREAT, O_EXCL, O_WRONLY, O_NOFOLLOW } = constants;
+  let fd: number;
+  try {
+    fd = openSync(path, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, 0o600);
+  } catch (error) {
+    if ((error as { code?: string }).code === 'EEXIST') return;
+    throw error;
+  }
+  try {
+    writeSync(fd, content().toString());
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function read(path: string): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    throw new AuditKeyError(`${path}: cannot be read (${(error as { code?: string }).code ?? 'unknown'})`);
+  }
+}

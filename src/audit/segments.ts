@@ -63,7 +63,7 @@ export function* readLines(path: string): Generator<Line> {
       const length = readSync(fd, buffer, 0, Math.min(CHUNK, end - at), at);
       if (length === 0) break;
       at += length;
-      const text = rest + buffer.latin1Slice(0, length);
+      const text = rest + buffer.toString('latin1', 0, length);
       let from = 0;
       for (let newline = text.indexOf('\n'); newline !== -1; newline = text.indexOf('\n', from)) {
         yield { text: text.slice(from, newline), offset, isWhole: true };

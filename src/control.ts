@@ -5,6 +5,7 @@
 import { dirname } from 'node:path';
 import process from 'node:process';
 import { Hono } from 'hono';
+import type { AuditStatus, Trail } from './audit/trail.ts';
 import { ConfigError } from './config/config-error.ts';
 import { type Config, describeAddress, type ListenerConfig, reachableProviders } from './config/effective.ts';
 import { isConfigured, NO_SUCH_NAME } from './config/halt-names.ts';
@@ -12,7 +13,7 @@ import type { Denied } from './denied.ts';
 import type { Generation } from './generation.ts';
 import type { Guards } from './guards/guards.ts';
 import { bucketKey, pairKey } from './guards/keys.ts';
-import { formatScope, type Halt, type HaltScope, parseScope } from './guards/kill-switch.ts';
+import { formatScope, type Halt, type HaltScope, parseScope, tidyReason } from './guards/kill-switch.ts';
 import { listenError, openOwnSocket } from './listeners.ts';
 import type { Metrics } from './metrics.ts';
 import type { Runtime } from './runtime/runtime.ts';
@@ -29,6 +30,7 @@ export interface ControlOptions {
   readonly totals: Totals;
   readonly denied: Denied;
   readonly metrics: Metrics;
+  readonly trail: Trail;
   readonly reload: () => Promise<number>;
   readonly wallNow: () => number;
   /** Wall clock of the start, ms. */
@@ -47,6 +49,7 @@ export interface Status {
   readonly config: string;
   readonly generation: number;
   readonly halts: readonly { readonly scope: string; readonly reason: string; readonly since: string }[];
+  readonly audit: AuditStatus;
   readonly listeners: readonly ListenerStatus[];
 }
 
@@ -150,6 +153,15 @@ export function createControlApp(options: ControlOptions): (request: Request) =>
       return c.json({ ok: false, generation: options.generation().number, warnings: [], problems }, 422);
     }
   });
+
+  app.post('/audit/clear', async (c) => {
+    const { reason } = await readHalt(c.req.raw);
+    const text = tidyReason(reason);
+    if (text === '') return c.json({ error: 'say why: a reason is recorded' }, 400);
+    const before = options.trail.status().failure;
+    const failure = await options.trail.clear(text);
+    return c.json({ cleared: before, failure: failure ?? null, audit: options.trail.status() });
+  });
   app.onError((_error, c) => c.json({ error: 'internal error' }, 500));
   return async (request) => app.fetch(request);
 }
@@ -167,6 +179,8 @@ function describeIgnored(first: Config, now: Config): string[] {
   const settings: [string, (config: Config) => unknown][] = [
     ['server.state_dir', ({ server }) => server.stateDir],
     ['server.control', ({ server }) => server.controlSocket],
+    ['audit.durability', ({ audit }) => audit.durability],
+    ['audit.key', ({ audit }) => audit.key],
     ['[log]', ({ log }) => log],
     ['[metrics]', ({ metrics }) => metrics],
   ];
@@ -202,6 +216,7 @@ function describeStatus(options: ControlOptions): Status {
     config: config.file,
     generation: number,
     halts: guards.killSwitch.halts().map(haltToJson),
+    audit: options.trail.status(),
     listeners: config.listeners.map((listener) => describeListener(listener, options)),
   };
 }

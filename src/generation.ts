@@ -1,7 +1,9 @@
 /** One configuration in force: all that a reload replaces in one step. What it knows nothing of outlives it. */
 import type { Answers } from './answers.ts';
 import { createApp } from './app.ts';
+import type { RequestEnd, Trail } from './audit/trail.ts';
 import { type Config, describeAddress } from './config/effective.ts';
+import { fingerprint } from './config/fingerprint.ts';
 import { describeListener } from './discovery.ts';
 import type { Guards } from './guards/guards.ts';
 import { createPipeline } from './pipeline.ts';
@@ -17,6 +19,8 @@ export interface Generation {
   /** From 1. */
   readonly number: number;
   readonly config: Config;
+  /** What the configuration comes to, as records name it. */
+  readonly fingerprint: string;
   /** By the listener's address, which is what a listener is to those who connect to it. */
   readonly handlers: ReadonlyMap<string, Handler>;
 }
@@ -29,7 +33,8 @@ export interface GenerationContext {
   readonly answers: Answers;
   readonly now: () => number;
   readonly wallNow: () => number;
-  readonly record: (record: AccessRecord) => void;
+  readonly trail: Trail;
+  readonly record: (record: AccessRecord, end: RequestEnd) => void;
   readonly isStopping: () => boolean;
   /** Should answers close their connection? */
   readonly isClosing: () => boolean;
@@ -43,18 +48,22 @@ export function createGeneration(
   { providers, tokens }: Prepared,
   context: GenerationContext,
 ): Generation {
-  const { runtime, guards, watchdog, answers, isStopping } = context;
+  const { runtime, guards, watchdog, answers, trail, isStopping } = context;
+  const print = fingerprint(config);
   const pipeline = createPipeline({
     providers,
     rate: config.rate,
     guards,
     watchdog,
+    audit: (intent) => trail.intend({ ...intent, config: print }),
     targetOf: runtime.targetOf,
     answers,
     isStopping,
   });
   const handlers = config.listeners.map((listener): [string, Handler] => {
-    const { now, wallNow, record } = context;
+    const { now, wallNow } = context;
+    const record = (entry: AccessRecord, isIntended: boolean) =>
+      context.record(entry, { isIntended, config: print });
     const nextId = () => context.nextId(listener.name);
     const handle = createApp({
       client: { config: listener, token: tokens.get(listener.name)?.read },
@@ -66,5 +75,5 @@ export function createGeneration(
     });
     return [describeAddress(listener.address), handle];
   });
-  return { number, config, handlers: new Map(handlers) };
+  return { number, config, fingerprint: print, handlers: new Map(handlers) };
 }

@@ -20,7 +20,8 @@ export type EventFields = Readonly<Record<string, string | number | boolean | re
 
 export interface Log {
   readonly access: (record: AccessRecord) => void;
-  readonly event: (level: LogLevel, event: string, fields?: EventFields) => void;
+  /** `always`: written at every level, as `info`. */
+  readonly event: (level: LogLevel | 'always', event: string, fields?: EventFields) => void;
 }
 
 export interface LogOptions {
@@ -39,8 +40,9 @@ export function createLog(options: LogOptions): Log {
     access(record) {
       if (isOn('info')) options.sink.write(json ? JSON.stringify(record) : accessText(record));
     },
-    event(level, event, fields = {}) {
-      if (!isOn(level)) return;
+    event(severity, event, fields = {}) {
+      const level = severity === 'always' ? 'info' : severity;
+      if (severity !== 'always' && !isOn(level)) return;
       const time = new Date(options.wallNow()).toISOString();
       options.sink.write(
         json ? JSON.stringify({ time, level, event, ...fields }) : eventText(time, level, event, fields),

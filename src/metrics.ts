@@ -13,6 +13,7 @@ import Counter from 'prom-client/lib/counter.js';
 import Gauge from 'prom-client/lib/gauge.js';
 import Histogram from 'prom-client/lib/histogram.js';
 import Registry from 'prom-client/lib/registry.js';
+import type { AuditStatus } from './audit/trail.ts';
 import type { AccessRecord } from './proxy/exchange.ts';
 
 export interface Metrics {
@@ -35,6 +36,7 @@ export interface MetricsOptions {
   readonly halts: () => readonly { readonly kind: 'all' | 'provider' | 'listener'; readonly name?: string }[];
   /** Since the start. */
   readonly lostLogLines: () => number;
+  readonly audit: () => AuditStatus;
   /** Of the configuration in force; grows with each reload. */
   readonly generation: () => number;
   /** Since the start. */
@@ -162,6 +164,26 @@ export function createMetrics(options: MetricsOptions): Metrics {
   );
   counter('isoproxy_log_lines_lost_total', 'Log lines that nobody read in time.', [], () => [
     [{}, options.lostLogLines()],
+  ]);
+  const { audit } = options;
+  gauge('isoproxy_audit_failed', '1 if the audit log cannot be written: nothing is forwarded.', [], () => [
+    [{}, audit().state === 'failed' ? 1 : 0],
+  ]);
+  gauge(
+    'isoproxy_audit_lag_seconds',
+    'How long the oldest audit record that is not on disk has waited.',
+    [],
+    () => [[{}, audit().lag_ms / 1000]],
+  );
+  gauge('isoproxy_audit_bytes', 'Size of the audit log.', [], () => [[{}, audit().bytes]]);
+  gauge('isoproxy_audit_max_bytes', 'Size at which nothing more is forwarded.', [], () => [
+    [{}, audit().max_bytes],
+  ]);
+  counter('isoproxy_audit_records_total', 'Records on disk since the log began.', [], () => [
+    [{}, audit().records],
+  ]);
+  counter('isoproxy_audit_records_lost_total', 'Records that could not be kept since the start.', [], () => [
+    [{}, audit().lost],
   ]);
   gauge('isoproxy_build_info', 'Always 1.', ['version', 'runtime'], () => [
     [{ version: options.version, runtime: options.runtime }, 1],

@@ -4,6 +4,7 @@
  * the contract promises. Nothing is resolved or dialled before the verdict.
  */
 import type { Answers } from './answers.ts';
+import type { Intent } from './audit/trail.ts';
 import type { ListenerConfig } from './config/effective.ts';
 import { inject } from './credentials/inject.ts';
 import type { Secret } from './credentials/secret.ts';
@@ -21,6 +22,7 @@ import { forward, upstreamUrl } from './proxy/forward.ts';
 import { checkFraming, type Framing } from './proxy/framing.ts';
 import { upstreamHeaders } from './proxy/headers.ts';
 import { checkDeclaredLength, checkProfile, matchRule } from './proxy/match.ts';
+import { queryNames } from './proxy/query.ts';
 import { isSmallBody } from './proxy/request-body.ts';
 import { keepsEncodedSlash, METHODS } from './proxy/rules.ts';
 import { parseTarget, splitProvider, type Target } from './proxy/target.ts';
@@ -47,6 +49,8 @@ export interface PipelineOptions {
   readonly rate: RateLimit | undefined;
   readonly guards: Guards;
   readonly watchdog: Watchdog;
+  /** Returns or resolves when the audit log holds that this is about to be forwarded. @throws ProxyError */
+  readonly audit: (intent: Omit<Intent, 'config'>) => Promise<void> | void;
   /** Path and query of a request as the runtime hands them over. */
   readonly targetOf: (request: Request) => string | undefined;
   /** The way back. */
@@ -106,6 +110,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
 
     const url = upstreamUrl(provider.config.origin, provider.config.basePath + path + upstreamRequest.query);
 
+    await auditIntent(exchange, match.query);
     const passage = { exchange, provider, rule: match.rule, credentials, watch };
     const streams = body instanceof ReadableStream;
     const response = await onTrial(exchange, provider, streams, () => {
@@ -141,6 +146,16 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       throw error;
     }
     return charge;
+  }
+
+  /** Before anything goes upstream, the log says that it will. */
+  async function auditIntent(exchange: Exchange, query: string): Promise<void> {
+    const { id, listener, provider, method, path, rule } = exchange;
+    const intent = { request_id: id, listener, provider, method, path, rule };
+    const committed = options.audit({ ...intent, queryNames: queryNames(query) });
+    // From here on it is in the log, or the log has failed.
+    exchange.isIntended = true;
+    if (committed !== undefined) await unlessAborted(committed, exchange.abort.signal);
   }
 
   /** Sends, and tells the circuit breaker what the response head, or its absence, says about the upstream. */

@@ -1,5 +1,7 @@
 /** The running proxy: all that `serve` and `demo` start from a configuration, how it changes, and how it stops. */
 import { createAnswers } from './answers.ts';
+import type { RequestEnd } from './audit/trail.ts';
+import { openAudit } from './audit-trail.ts';
 import type { Config } from './config/effective.ts';
 import { openControl, problemsOf } from './control.ts';
 import { createDenied } from './denied.ts';
@@ -76,8 +78,12 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       const error = new ProxyError('halted', 'halted while it was in flight');
       const cut = inFlight.cut(({ listener, provider }) => covers(halt, listener, provider), error);
       log.event('warn', 'halted', { ...describeHalt(halt), cut });
+      trail.event({ kind: 'halt', scope: formatScope(halt.scope), reason: halt.reason });
     },
-    onResume: (halt) => log.event('warn', 'resumed', describeHalt(halt)),
+    onResume(halt) {
+      log.event('warn', 'resumed', describeHalt(halt));
+      trail.event({ kind: 'resume', scope: formatScope(halt.scope), reason: halt.reason });
+    },
   });
   const guards = createGuards(killSwitch, inFlight, now);
   const startedAt = wallNow();
@@ -87,6 +93,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     circuits: () => [...guards.circuitBreaker.states()].map(([key, state]) => ({ key, state })),
     halts: () => killSwitch.halts().map(({ scope }) => scope),
     lostLogLines: options.lostLogLines,
+    audit: () => trail.status(),
     generation: () => generation.number,
     reloads: () => reloads,
     openDescriptors,
@@ -95,6 +102,9 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     runtime: `${runtime.name} ${runtime.version}`,
     startedAt,
   });
+  // Before a socket opens: a log that cannot be written is a reason not to start.
+  let inForce = options.config;
+  const trail = await openAudit({ config: () => inForce, env: options.env, log, now, wallNow });
   const totals = createTotals();
   const denied = createDenied();
   const answers = createAnswers({
@@ -129,8 +139,10 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     answers,
     now,
     wallNow,
-    record(entry: AccessRecord) {
+    trail,
+    record(entry: AccessRecord, end: RequestEnd) {
       log.access(entry);
+      trail.end(entry, end);
       totals.observe(entry);
       metrics.observe(entry);
       denied.observe(entry);
@@ -162,12 +174,18 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     // From here on nothing can fail, and nothing waits: this is the one step.
     const { shutdownGraceMs } = generation.config.server;
     generation = next;
+    inForce = config;
+    recordConfig();
     reloads.succeeded++;
     for (const member of finish()) void retire(member, shutdownGraceMs);
     // What was opened during a stop is not what the stop closes.
     if (stopping) for (const listener of listeners.all()) listener.stopAccepting();
     log.event('info', 'reloaded', { generation: next.number, listeners: next.handlers.size });
     return next.number;
+  }
+
+  function recordConfig(): void {
+    trail.event({ kind: 'config', config: generation.fingerprint, generation: generation.number });
   }
 
   /** Lets a listener finish what is in flight, as long as a stop of the process would, and closes it. */
@@ -186,6 +204,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 
   let control: { readonly close: () => void } | undefined;
   let metricsServer: { readonly close: () => void } | undefined;
+  recordConfig();
   try {
     // First, because a second instance is refused here, before it touches a socket of the first.
     control = await openControl({
@@ -194,6 +213,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       guards,
       totals,
       denied,
+      trail,
       reload,
       metrics,
       wallNow,
@@ -204,6 +224,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   } catch (error) {
     control?.close();
     metricsServer?.close();
+    await trail.close();
     throw error;
   }
   start();
@@ -229,6 +250,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     control?.close();
     metricsServer?.close();
     watchdog.close();
+    await trail.close();
     return finished;
   }
 

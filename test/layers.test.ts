@@ -68,6 +68,7 @@ const LAYERS: readonly (readonly string[])[] = [
   ],
   [
     'src/answers.ts',
+    'src/audit-trail.ts',
     'src/pipeline.ts',
     'src/app.ts',
     'src/listeners.ts',

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'bun:test';
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { createNoTrail } from '../src/audit/trail.ts';
 import { createMetrics, type MetricsOptions } from '../src/metrics.ts';
 import type { AccessRecord } from '../src/proxy/exchange.ts';
 import { makeCanary } from './support/canary.ts';
@@ -35,6 +36,7 @@ const OPTIONS: MetricsOptions = {
   inFlight: () => [],
   circuits: () => [],
   halts: () => [],
+  audit: createNoTrail().status,
   lostLogLines: () => 0,
   generation: () => 1,
   reloads: () => ({ succeeded: 0, failed: 0 }),

@@ -47,6 +47,13 @@ export interface ReadRecord extends RecordPlace {
   readonly [member: string]: unknown;
 }
 
+/** Where a chain ends. */
+export interface Head {
+  /** Number of the last record; 0 before the first. */
+  readonly seq: number;
+  readonly hash: string;
+}
+
 /** Longest line with its newline, bytes. */
 export const MAX_LINE = 1_024;
 /** `prev` of the first record. */

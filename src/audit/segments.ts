@@ -50,27 +50,28 @@ export interface Line {
 /**
  * The lines of a segment, a megabyte in memory at a time; a line that is longer comes in pieces. Bytes are taken for
  * Latin-1, so that each is one character, whatever it is. What is appended meanwhile is not read.
+ * @param from where to begin, bytes; in the middle of a line, its rest comes first
  * @throws Error with the system's code
  */
-export function* readLines(path: string): Generator<Line> {
+export function* readLines(path: string, from = 0): Generator<Line> {
   const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
   try {
     const end = fstatSync(fd).size;
     const buffer = Buffer.alloc(CHUNK);
     let rest = '';
-    let offset = 0;
-    for (let at = 0; at < end; ) {
+    let offset = from;
+    for (let at = from; at < end; ) {
       const length = readSync(fd, buffer, 0, Math.min(CHUNK, end - at), at);
       if (length === 0) break;
       at += length;
       const text = rest + buffer.toString('latin1', 0, length);
-      let from = 0;
-      for (let newline = text.indexOf('\n'); newline !== -1; newline = text.indexOf('\n', from)) {
-        yield { text: text.slice(from, newline), offset, isWhole: true };
-        offset += newline + 1 - from;
-        from = newline + 1;
+      let start = 0;
+      for (let newline = text.indexOf('\n'); newline !== -1; newline = text.indexOf('\n', start)) {
+        yield { text: text.slice(start, newline), offset, isWhole: true };
+        offset += newline + 1 - start;
+        start = newline + 1;
       }
-      rest = text.slice(from);
+      rest = text.slice(start);
       if (rest.length <= CHUNK) continue;
       yield { text: rest, offset, isWhole: true };
       offset += rest.length;

@@ -1,5 +1,6 @@
 /** The effective configuration as `check` shows it: text for people, and a stable JSON shape. */
 import {
+  type AuditConfig,
   type Config,
   describeAddress,
   type Limits,
@@ -28,6 +29,7 @@ export function formatConfig(config: Config): string {
     ['CA set', server.caFile ?? 'built in'],
     ['rate', formatRate(config.rate) && `${formatRate(config.rate)}, for each listener and provider`],
     ['metrics', config.metrics && formatMetrics(config.metrics)],
+    ['audit', formatAudit(config.audit)],
     ['log', `${config.log.level}, ${config.log.format}`],
   ]);
   const listeners = config.listeners.map((listener) => formatListener(listener, config));
@@ -49,6 +51,14 @@ function formatListener(listener: ListenerConfig, config: Config): string {
     ['in flight', caps.join(', ') || undefined],
     ['rate', formatRate(listener.rate)],
   ]);
+}
+
+function formatAudit(audit: AuditConfig): string {
+  if (audit.durability === 'off') return 'off';
+  const { segmentSize, maxBytes, retainMs, checkpointFile } = audit;
+  const sizes = `${formatSize(maxBytes)} in segments of ${formatSize(segmentSize)}, kept ${formatDuration(retainMs)}`;
+  const key = audit.key === undefined ? '' : `, key from ${describeSource(audit.key)}`;
+  return `${audit.durability}, ${sizes}${key}, checkpoints also to ${checkpointFile ?? 'stderr only'}`;
 }
 
 function formatMetrics(metrics: MetricsAddress): string {
@@ -167,6 +177,7 @@ export function configToJson(config: Config): Record<string, unknown> {
       ca_file: server.caFile ?? null,
     },
     rate: rateToJson(config.rate),
+    audit: auditToJson(config.audit),
     log: config.log,
     metrics: config.metrics ? formatMetrics(config.metrics) : null,
     listeners: config.listeners.map((listener) => ({
@@ -180,6 +191,19 @@ export function configToJson(config: Config): Record<string, unknown> {
       rate: rateToJson(listener.rate),
     })),
     providers: [...config.providers.values()].map(providerToJson),
+  };
+}
+
+function auditToJson({ key, ...audit }: AuditConfig): Record<string, unknown> {
+  return {
+    durability: audit.durability,
+    segment_size: audit.segmentSize,
+    max_bytes: audit.maxBytes,
+    retain_ms: audit.retainMs,
+    checkpoint_every: audit.checkpointEvery,
+    checkpoint_interval_ms: audit.checkpointIntervalMs,
+    checkpoint_file: audit.checkpointFile ?? null,
+    key: key === undefined ? null : describeSource(key),
   };
 }
 

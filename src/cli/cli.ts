@@ -172,7 +172,7 @@ function report(error: unknown, io: Io): number {
   }
   if (error instanceof StartError) {
     printError(io, error.message, error.hint);
-    return error.kind === 'config' ? EXIT.config : EXIT.unavailable;
+    return EXIT[error.kind];
   }
   if (error instanceof ConfigError) {
     for (const problem of error.problems) printError(io, problem.text, problem.hint);

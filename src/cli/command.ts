@@ -7,6 +7,7 @@ export const EXIT = {
   usage: 64,
   unavailable: 69,
   internal: 70,
+  audit: 74,
   config: 78,
 } as const;
 

@@ -1,5 +1,6 @@
 /** Checked files into one Config: merge, then compile each part, then look at them together. */
 import type { NetworkProfile } from '../proxy/network-profile.ts';
+import { compileAudit } from './audit.ts';
 import { ValueError } from './config-error.ts';
 import { absoluteVariable, compileServer, type Environment } from './directories.ts';
 import {
@@ -35,6 +36,7 @@ export function compileDocuments(
     isRoot,
     report,
   );
+  const audit = compileAudit(merged.audit?.table ?? {}, merged.audit?.place ?? at(root, 'audit'), report);
   const profiles = compileProfiles(merged, report);
   const providers = compileProviders(merged, report);
   const context = {
@@ -54,6 +56,7 @@ export function compileDocuments(
   refuseSharedDirectories(
     {
       server,
+      audit,
       listeners,
       providers: providers.map(({ config }) => config),
       files: documents.map((document) => document.root.source.path),
@@ -73,6 +76,7 @@ export function compileDocuments(
     listeners: listeners.map(({ config }) => config),
     providers: byName,
     rate: compileRate(merged.limits?.table.rate),
+    audit,
     log: { level: merged.log?.table.level ?? 'info', format: merged.log?.table.format ?? 'json' },
     metrics,
     warnings: report.warnings(),

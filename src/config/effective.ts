@@ -16,10 +16,27 @@ export interface Config {
   readonly providers: ReadonlyMap<string, ProviderConfig>;
   /** For each pair of listener and provider. */
   readonly rate: RateLimit | undefined;
+  readonly audit: AuditConfig;
   readonly log: { readonly level: LogLevel; readonly format: 'json' | 'text' };
   readonly metrics: MetricsAddress | undefined;
   /** Things that work but are probably not meant; `--strict` makes them errors. */
   readonly warnings: readonly string[];
+}
+
+/** `[audit]`; docs/audit.md. */
+export interface AuditConfig {
+  readonly durability: 'commit' | 'async' | 'off';
+  readonly segmentSize: number;
+  readonly maxBytes: number;
+  readonly retainMs: number;
+  readonly checkpointEvery: number;
+  readonly checkpointIntervalMs: number;
+  readonly checkpointFile: string | undefined;
+  /** Key of the chain; undefined = made at the first start, in the state directory. */
+  readonly key:
+    | { readonly kind: 'file'; readonly path: string }
+    | { readonly kind: 'systemd'; readonly name: string }
+    | undefined;
 }
 
 /** Where the metrics page is served, besides the control socket. */

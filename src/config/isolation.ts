@@ -5,7 +5,7 @@
  */
 import { basename, dirname, join } from 'node:path';
 import type { CredentialConfig, SecretSource } from '../credentials/credential.ts';
-import type { ListenerConfig, ProviderConfig, ServerConfig } from './effective.ts';
+import type { AuditConfig, ListenerConfig, ProviderConfig, ServerConfig } from './effective.ts';
 import { isWithin, realPath } from './file-paths.ts';
 import { at, type Place, type Report } from './place.ts';
 
@@ -17,6 +17,7 @@ interface Protected {
 
 export interface IsolationSubject {
   readonly server: ServerConfig;
+  readonly audit: AuditConfig;
   readonly listeners: readonly { readonly config: ListenerConfig; readonly place: Place }[];
   readonly providers: readonly ProviderConfig[];
   /** Absolute paths of the main file and all included ones. */
@@ -59,13 +60,16 @@ function listenerPaths(listener: ListenerConfig): Protected[] {
 }
 
 function protectedPaths(subject: IsolationSubject): Protected[] {
-  const { server } = subject;
+  const { server, audit } = subject;
   const paths: Protected[] = [
     { what: 'the control socket', path: server.controlSocket },
     { what: 'the state directory', path: server.stateDir },
   ];
   for (const path of subject.files) paths.push({ what: 'a configuration file', path });
   if (server.caFile !== undefined) paths.push({ what: 'a CA file', path: server.caFile });
+  if (audit.key?.kind === 'file') paths.push({ what: 'the audit key', path: audit.key.path });
+  if (audit.checkpointFile !== undefined)
+    paths.push({ what: 'the checkpoints of the audit log', path: audit.checkpointFile });
   for (const provider of subject.providers) {
     const { caFile, certFile, keyFile } = provider.tls;
     if (caFile !== undefined) paths.push({ what: 'a CA file', path: caFile });

@@ -25,6 +25,7 @@ type Part<K extends keyof DocumentTable> = NonNullable<DocumentTable[K]>;
 export interface Merged {
   readonly server: Written<Part<'server'>> | undefined;
   readonly limits: Written<Part<'limits'>> | undefined;
+  readonly audit: Written<Part<'audit'>> | undefined;
   readonly log: Written<Part<'log'>> | undefined;
   readonly metrics: Written<Part<'metrics'>> | undefined;
   readonly listeners: readonly Written<Part<'listeners'>[number]>[];
@@ -36,6 +37,7 @@ export function mergeDocuments(documents: readonly Document[], report: Report): 
   return {
     server: single(documents, 'server', report),
     limits: single(documents, 'limits', report),
+    audit: single(documents, 'audit', report),
     log: single(documents, 'log', report),
     metrics: single(documents, 'metrics', report),
     listeners: documents.flatMap(({ table, root }) =>
@@ -50,7 +52,7 @@ export function mergeDocuments(documents: readonly Document[], report: Report): 
 }
 
 /** The one table of that name; a second one would silently win or lose. */
-function single<K extends 'server' | 'limits' | 'log' | 'metrics'>(
+function single<K extends 'server' | 'limits' | 'audit' | 'log' | 'metrics'>(
   documents: readonly Document[],
   key: K,
   report: Report,

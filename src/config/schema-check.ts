@@ -4,11 +4,6 @@ import { at, type Place, type Report } from './place.ts';
 import { type DocumentTable, documentSchema } from './schema.ts';
 import { suggestHint } from './suggest.ts';
 
-/** Keys of the contract that this version does not act on, by the table they would stand in. */
-const NOT_YET: Readonly<Record<string, readonly string[]>> = {
-  '': ['audit'],
-};
-
 /** Names that a JavaScript object cannot hold safely; valibot's records skip them without a word. */
 const UNSAFE_KEYS: readonly string[] = ['__proto__', 'constructor', 'prototype'];
 
@@ -60,10 +55,7 @@ function checkShape(schema: v.GenericSchema, value: unknown, place: Place, refus
 }
 
 function refuseUnknown(key: string, known: readonly string[], place: Place, refuse: Refuse): void {
-  const table = place.path.length === 1 ? '' : String(place.path.at(-2));
-  if (NOT_YET[table]?.includes(key))
-    refuse(place, 'not in this version yet, and a key that does nothing would mislead; remove it');
-  else refuse(place, 'unknown key', suggestHint(key, known, 'known keys'));
+  refuse(place, 'unknown key', suggestHint(key, known, 'known keys'));
 }
 
 type Kind =

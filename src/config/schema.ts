@@ -3,6 +3,7 @@ import * as v from 'valibot';
 import { LOG_LEVELS } from './effective.ts';
 import { parsePath, parseSocketPath } from './file-paths.ts';
 import { parseHostPattern, parseLoopback, parseProxyUrl } from './names.ts';
+import { auditSchema } from './schema-audit.ts';
 import { limitsSchema } from './schema-limits.ts';
 import { listenerSchema } from './schema-listener.ts';
 import { providerSchema } from './schema-provider.ts';
@@ -52,6 +53,7 @@ export const documentSchema = v.strictObject({
   network_profiles: v.optional(v.record(v.string(), profileSchema)),
   providers: v.optional(v.record(v.string(), providerSchema)),
   limits: v.optional(limitsSchema),
+  audit: v.optional(auditSchema),
   log: v.optional(logSchema),
   metrics: v.optional(metricsSchema),
 });

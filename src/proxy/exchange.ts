@@ -43,6 +43,8 @@ export interface Exchange {
   readonly body: RequestBody;
   /** Given up with a ProxyError (limits, halt) or `undefined` (the client left). */
   readonly abort: AbortController;
+  /** True once the audit log holds that it is about to be forwarded. */
+  isIntended: boolean;
   /** True once the request may be sent; until then every end is a denial. */
   forwarded: boolean;
   path: string;
@@ -78,7 +80,7 @@ export interface ExchangeOptions {
   readonly now: () => number;
   /** Wall clock, ms since the epoch. */
   readonly wallNow: () => number;
-  readonly record: (record: AccessRecord) => void;
+  readonly record: (record: AccessRecord, isIntended: boolean) => void;
 }
 
 export function createExchange(options: ExchangeOptions): Exchange {
@@ -95,6 +97,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
     method: options.request.method,
     body: createRequestBody(options.request),
     abort: new AbortController(),
+    isIntended: false,
     forwarded: false,
     path: '',
     provider: '',
@@ -115,7 +118,7 @@ export function createExchange(options: ExchangeOptions): Exchange {
       if (ended) return;
       ended = true;
       for (const cleanup of cleanups.reverse()) cleanup();
-      options.record(makeRecord(exchange, outcome));
+      options.record(makeRecord(exchange, outcome), exchange.isIntended);
     },
   };
 

@@ -10,9 +10,10 @@ import { loadConfig } from '../config/load.ts';
 import { findConfigFile } from '../config/search.ts';
 import { CliError, EXIT, type Io } from './command.ts';
 
-/** How long an answer may take, ms; a reload may read secrets and open sockets first. */
+/** How long an answer may take, ms. */
 const ANSWER_MS = 1_000;
-const RELOAD_MS = 60_000;
+/** A reload may read secrets and open sockets first; the disk of an audit log may be slow. */
+const LONGER_MS: Readonly<Record<string, number>> = { '/reload': 60_000, '/audit/clear': 15_000 };
 
 /** Options that every command here takes. */
 export const CONTROL_OPTIONS = {
@@ -95,7 +96,7 @@ export function askControl<T>(
   path: string,
   body?: unknown,
 ): Promise<T> {
-  const limit = path === '/reload' ? RELOAD_MS : ANSWER_MS;
+  const limit = LONGER_MS[path] ?? ANSWER_MS;
   return new Promise((resolve, reject) => {
     const fail = (why: string) =>
       reject(

@@ -16,7 +16,7 @@ export const reload: Command = {
 Makes the running proxy read its configuration and secrets anew. All is checked first, then it changes in one step:
 requests in flight keep the old configuration, unchanged listeners keep their sockets and connections. Returns when new
 sockets accept. A faulty file changes nothing. What needs a restart, it names: server.state_dir,
-server.control, [log], [metrics].
+server.control, audit.durability, audit.key, [log], [metrics].
 
 ${CONTROL_USAGE}
 

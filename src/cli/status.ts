@@ -1,5 +1,6 @@
 /** `isoproxy status`: what the running proxy does. */
 import process from 'node:process';
+import type { AuditStatus } from '../audit/trail.ts';
 import { formatSize } from '../config/units.ts';
 import type { ListenerStatus, Status } from '../control.ts';
 import { readOptions } from './args.ts';
@@ -47,6 +48,7 @@ function format(now: Status, place: ControlPlace, io: Io): string {
   const halts = now.halts.map(({ scope, reason, since }) =>
     paint(io, 'red', `halted: ${scope} since ${since}${reason && `: ${reason}`}`),
   );
+  const audit = formatAudit(now.audit, io);
   const rows = now.listeners.flatMap(rowsOf);
   const titles = [
     'listener',
@@ -66,7 +68,20 @@ function format(now: Status, place: ControlPlace, io: Io): string {
       .join('  ')
       .trimEnd(),
   );
-  return `${[...head, ...halts, '', ...lines].join('\n')}\n`;
+  return `${[...head, audit, ...halts, '', ...lines].join('\n')}\n`;
+}
+
+function formatAudit(audit: AuditStatus, io: Io): string {
+  if (audit.durability === 'off') return paint(io, 'yellow', 'audit off');
+  if (audit.state === 'failed')
+    return paint(
+      io,
+      'red',
+      `audit failed since ${audit.since}: ${audit.failure}; nothing is forwarded until isoproxy audit clear`,
+    );
+  const room = `${size(audit.bytes)} of ${size(audit.max_bytes)}`;
+  if (audit.state === 'full') return paint(io, 'red', `audit full: ${room}; nothing is forwarded`);
+  return `audit ${audit.durability}, ${audit.records} records, signed to ${audit.checkpointed}, ${room}`;
 }
 
 function rowsOf(listener: ListenerStatus): string[][] {

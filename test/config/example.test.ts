@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs';
 import { DEFAULT_LIMITS, LIMIT_KEYS } from '../../src/config/limits.ts';
 import { loadConfig } from '../../src/config/load.ts';
 import { documentSchema, logSchema, profileSchema, serverSchema } from '../../src/config/schema.ts';
+import { auditSchema } from '../../src/config/schema-audit.ts';
 import { credentialTableSchema } from '../../src/config/schema-credential.ts';
 import { limitsSchema, listenerLimitsSchema } from '../../src/config/schema-limits.ts';
 import { listenerSchema } from '../../src/config/schema-listener.ts';
@@ -34,6 +35,7 @@ test.each([
   ['credential', credentialTableSchema],
   ['endpoints', endpointSchema],
   ['limits', limitsSchema],
+  ['audit', auditSchema],
   ['log', logSchema],
 ] as const)('every key of %s is shown', (_, schema) => {
   for (const key of Object.keys(schema.entries))

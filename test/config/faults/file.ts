@@ -60,9 +60,9 @@ export const FILE_FAULTS: readonly Fault[] = [
     'FILE:3: server.runtime: unknown key; known keys: runtime_dir, state_dir, control, shutdown_grace, upstream_proxy, ca_file',
   ],
   [
-    '[audit] is not built yet',
+    'an audit durability that there is not',
     `[audit]\ndurability = "${CANARY}"\n`,
-    'FILE:1: audit: not in this version yet, and a key that does nothing would mislead; remove it',
+    'FILE:2: audit.durability: must be "commit" or "async" or "off"',
   ],
   [
     'metrics on every interface',

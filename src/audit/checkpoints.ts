@@ -69,8 +69,8 @@ export function createCheckpoints(options: CheckpointsOptions): Checkpoints {
     writing.set(file, done);
   }
 
-  function recordOf({ size, head, first, signature }: Note): RecordBody {
-    return { kind: 'checkpoint', size, head, first, signature };
+  function recordOf({ size, head, first, time, signature }: Note): RecordBody {
+    return { kind: 'checkpoint', size, head, first, signed: time, signature };
   }
 
   return {

@@ -63,20 +63,26 @@ const DOMAIN = 'isoproxy-audit-v1/record\n';
 /** `,"hash":"` + 64 digits + `"}`. */
 const SEAL_LENGTH = 75;
 const TRUNCATED = ',"truncated":true'.length;
+/** What is cut, or left out, where a line would be too long: the first of them first. */
+const CUTTABLE = ['query_names', 'path', 'reason'] as const;
 
 /** The line of a record, without its newline, and its hash. */
 export function sealRecord(
   place: RecordPlace,
-  body: RecordBody,
+  content: RecordBody,
   prev: string,
   key: Uint8Array,
 ): { readonly line: string; readonly hash: string } {
   const room = MAX_LINE - 1 - SEAL_LENGTH;
+  let body = content;
   let text = canonical(place, body, prev);
-  if (text.length > room && typeof body['path'] === 'string') {
-    // Each character of the path is a byte of the line at least.
-    const path = body['path'].slice(0, -(text.length - room + TRUNCATED));
-    text = canonical(place, { ...body, path, truncated: true }, prev);
+  for (const member of CUTTABLE) {
+    const value = body[member];
+    if (text.length <= room || value === undefined) continue;
+    // Each character of a string is a byte of the line at least.
+    const cut = typeof value === 'string' ? value.slice(0, -(text.length - room + TRUNCATED)) : undefined;
+    body = { ...body, [member]: cut, truncated: true };
+    text = canonical(place, body, prev);
   }
   const hash = hashOf(text, key);
   return { line: `${text},"hash":"${hash}"}`, hash };

@@ -135,20 +135,26 @@ describe('control socket', () => {
     expect(result.code).toBe(78);
   });
 
-  test('a second instance on the same state directory is refused with 69, and the first goes on', async () => {
-    await using proxy = await start();
-    const text = readFileSync(proxy.configPath, 'utf8').replaceAll('/agent-1/', '/agent-9/');
-    proxy.workspace.write('second.toml', text);
-    const second = await run(['serve', '--config', proxy.workspace.path('second.toml')], {
-      dir: proxy.workspace.dir,
-    });
-    expect(second.code).toBe(69);
-    expect(second.stderr).toContain('server.control');
-    expect(second.stderr).toContain('isoproxy: hint:');
-    expect(existsSync(proxy.workspace.path('agent-9/isoproxy.sock'))).toBe(false);
-    expect((await status(proxy)).pid).toBe(proxy.child.pid);
-    expect((await post(proxy)).status).toBe(200);
-  });
+  test.each([
+    ['commit', 'another isoproxy writes the audit log'],
+    ['off', 'server.control'],
+  ])(
+    'a second instance on the same state directory is refused with 69, and the first goes on: audit %s',
+    async (durability, why) => {
+      await using proxy = await start({ top: { audit: { durability } } });
+      const text = readFileSync(proxy.configPath, 'utf8').replaceAll('/agent-1/', '/agent-9/');
+      proxy.workspace.write('second.toml', text);
+      const second = await run(['serve', '--config', proxy.workspace.path('second.toml')], {
+        dir: proxy.workspace.dir,
+      });
+      expect(second.code).toBe(69);
+      expect(second.stderr).toContain(why);
+      expect(second.stderr).toContain('isoproxy: hint:');
+      expect(existsSync(proxy.workspace.path('agent-9/isoproxy.sock'))).toBe(false);
+      expect((await status(proxy)).pid).toBe(proxy.child.pid);
+      expect((await post(proxy)).status).toBe(200);
+    },
+  );
 
   test('a stale one is replaced', async () => {
     await using proxy = await start();
@@ -194,6 +200,7 @@ describe('status', () => {
       'config',
       'generation',
       'halts',
+      'audit',
       'listeners',
     ]);
     expect(now).toMatchObject({

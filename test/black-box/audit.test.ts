@@ -154,7 +154,7 @@ describe('what is recorded', () => {
     });
     // Ids are a listener's own series: the prefix is known after the first one.
     await post(proxy);
-    const [{ request_id }] = (await proxy.recordCount(1)) as [{ request_id: string }];
+    const { request_id } = await proxy.record(() => true);
     const prefix = request_id.split('-')[0];
     found.length = 0;
     for (let i = 2; i <= 6; i++)

@@ -125,7 +125,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     inFlight: guards.concurrency.counts,
     listeners: () => listeners.all(),
     count: (open) => {
-      const counts = countConnections();
+      const counts = countConnections(open.map((listener) => listener.boundTo()));
       return new Map(open.map((listener) => [listener, counts.get(listener.boundTo()) ?? 0]));
     },
     onFlood: ({ listener, connections, pause }) =>

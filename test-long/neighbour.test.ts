@@ -1,8 +1,12 @@
-// D1 to D8 together from one sandbox: another one loses no request, and its slowest hundredth stays below 250 ms.
+// D1 to D8 together from one sandbox: another one loses no request, and its slowest hundredth takes no more than three
+// times as long as without it. The hostile client takes most of the CPU as well, which no proxy can give back: where
+// that alone makes more of a difference, as on a busy or small machine, three times as long as beside a client just as
+// hostile to a server that is not isoproxy, in the same run.
 
-import { afterAll, beforeAll, expect, test } from 'bun:test';
+import { afterAll, afterEach, beforeAll, expect, test } from 'bun:test';
 import { join } from 'node:path';
 import { makeCanary } from '../test/support/canary.ts';
+import { until } from '../test/support/deadline.ts';
 import { type Isoproxy, simpleConfig, startIsoproxy } from '../test/support/isoproxy.ts';
 import { type Child, spawn } from '../test/support/process.ts';
 import { request } from '../test/support/raw-client.ts';
@@ -67,33 +71,58 @@ async function work(ms: number): Promise<{ times: number[]; failures: string[] }
   return { times: times.sort((a, b) => a - b), failures };
 }
 
+type Three = [number, number, number];
+
+/** The same while a sandbox is hostile to the socket at `path`, with so many idle connections. */
+async function workBeside(idle: string, path: string): Promise<Awaited<ReturnType<typeof work>>> {
+  const script = join(import.meta.dir, 'support/hostile.ts');
+  const hostile = spawn([process.execPath, script, path, idle], proxy.workspace.dir);
+  try {
+    return await work(HOSTILE_MS);
+  } finally {
+    hostile.kill('SIGKILL');
+    await hostile.exited;
+  }
+}
+
+let cutter: Child | undefined;
+afterEach(async () => {
+  cutter?.kill('SIGKILL');
+  await cutter?.exited;
+});
+
+/** A server that is not isoproxy and treats a flood as isoproxy does: its socket. */
+async function startCutter(): Promise<string> {
+  const path = proxy.workspace.path('cutter.sock');
+  const child = spawn(
+    [process.execPath, join(import.meta.dir, 'support/cutter.ts'), path],
+    proxy.workspace.dir,
+  );
+  cutter = child;
+  await until('the other server to listen', () => child.stdout().length > 0);
+  return path;
+}
+
 const p99 = (times: number[]): number => times[Math.floor(times.length * 0.99)] ?? Number.POSITIVE_INFINITY;
 
 test.each([
-  ['1,000 idle connections', '1000'],
-  ['10,000 idle connections, which are a flood', '10000'],
+  ['1,000 idle connections', '1000', false],
+  ['10,000 idle connections, which are a flood', '10000', true],
 ])(
   'a hostile neighbour with %s',
-  async (name, idle) => {
+  async (name, idle, isFlood) => {
     const quiet = await work(QUIET_MS);
-    const hostile: Child = spawn(
-      [process.execPath, join(import.meta.dir, 'support/hostile.ts'), proxy.socket('agent-1'), idle],
-      proxy.workspace.dir,
+    const control = await workBeside(idle, await startCutter());
+    const loud = await workBeside(idle, proxy.socket('agent-1'));
+    const cuts = proxy.lines().filter(({ event }) => event === 'listener_flooded');
+    const [ofQuiet, ofControl, ofLoud] = [quiet, control, loud].map(({ times }) => p99(times)) as Three;
+    console.log(
+      `${name}: p99 ${ofQuiet.toFixed(1)} ms quiet, ${ofControl.toFixed(1)} ms beside the same on another server,`,
+      `${ofLoud.toFixed(1)} ms beside it; ${loud.times.length} requests; cut ${cuts.length} times`,
     );
-    try {
-      const loud = await work(HOSTILE_MS);
-      const cuts = proxy.lines().filter(({ event }) => event === 'listener_flooded');
-      console.log(
-        `${name}: p99 ${p99(quiet.times).toFixed(1)} ms quiet, ${p99(loud.times).toFixed(1)} ms beside it;`,
-        `${loud.times.length} requests, ${loud.failures.length} failed; cut ${cuts.length} times`,
-      );
-      expect([quiet.failures, loud.failures]).toEqual([[], []]);
-      expect(cuts.every(({ listener }) => listener === 'agent-1')).toBe(true);
-      expect(p99(loud.times)).toBeLessThan(250);
-    } finally {
-      hostile.kill('SIGKILL');
-      await hostile.exited;
-    }
+    expect([quiet.failures, control.failures, loud.failures]).toEqual([[], [], []]);
+    expect(new Set(cuts.map(({ listener }) => listener))).toEqual(new Set(isFlood ? ['agent-1'] : []));
+    expect(ofLoud).toBeLessThan(3 * Math.max(ofQuiet, ofControl));
   },
   120_000,
 );

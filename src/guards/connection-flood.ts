@@ -6,18 +6,26 @@
 import { DESCRIPTORS_PER_REQUEST } from './descriptors.ts';
 
 /** How often `look` is to be called, ms: with few descriptors to spare, a flood takes them all in a moment. */
-export const LOOK_MS = 50;
-/** More connections without a request than this are a flood, however many descriptors there are. */
-const MAX_IDLE = 4_096;
+export const LOOK_MS = 20;
+/**
+ * More connections without a request than this may be a flood, however many descriptors there are. Few, because
+ * everybody waits while they are counted and closed: some 10 us for each (measured).
+ */
+const MANY = 2_048;
+/** More of them on one listener are one. */
+const TOO_MANY = 1_536;
+/** So many more than were found to be nobody's flood are worth another look at once. */
+const GROWTH = 512;
 /** No listener with fewer than this is ever cut. */
 const HARMLESS = 32;
-/** How long a listener stays closed at first, and at most, ms: twice as long each time. */
+/** How long a listener stays closed: once may be a mishap, but each further time its neighbours wait again. */
 const FIRST_PAUSE_MS = 1_000;
-const LONGEST_PAUSE_MS = 16_000;
+const PAUSE_MS = 16_000;
 /** After so long without a flood a listener's past is forgotten, ms. */
 const FORGET_MS = 60_000;
-/** Looking may take this part of the time at most. */
+/** Looking may take this part of the time at most, and this while it finds nobody and descriptors are left. */
 const LOOKING_SHARE = 1 / 10;
+const VAIN_SHARE = 1 / 100;
 
 export interface FloodedListener {
   readonly config: { readonly name: string };
@@ -57,7 +65,7 @@ export interface Flood {
 }
 
 interface Past {
-  strikes: number;
+  hasPaused: boolean;
   forgetAt: number;
   /** When it is to accept again; undefined while it does. */
   reopenAt: number | undefined;
@@ -70,21 +78,23 @@ export function createConnectionFlood<L extends FloodedListener>(
   const limit = options.limit ?? Number.POSITIVE_INFINITY;
   const pasts = new Map<L, Past>();
   let restUntil = 0;
+  /** From so many on, rest or not. */
+  let restBelow = Number.POSITIVE_INFINITY;
 
-  function isFlooded(): boolean {
+  function measure(): { readonly idle: number; readonly isShort: boolean } {
     const open = options.countOpen() ?? 0;
     const requests = options.inFlight().reduce((sum, { count }) => sum + count, 0);
     const idle = open - requests * DESCRIPTORS_PER_REQUEST;
-    return idle > MAX_IDLE || (open > (limit / 4) * 3 && idle > limit / 4);
+    return { idle, isShort: open > (limit / 4) * 3 && idle > limit / 4 };
   }
 
   /** The listener with the most connections beyond its requests, if those are more than its share. */
-  function worst(): { readonly listener: L; readonly idle: number } | undefined {
+  function worst(isShort: boolean): { readonly listener: L; readonly idle: number } | undefined {
     const listeners = options.listeners();
     const requests = new Map<string, number>();
     for (const { listener, count } of options.inFlight())
       requests.set(listener, (requests.get(listener) ?? 0) + count);
-    const share = Math.min(limit / 8, MAX_IDLE / 2) / listeners.length;
+    const share = Math.min(isShort ? limit / 8 / listeners.length : TOO_MANY, TOO_MANY);
     let found: { readonly listener: L; readonly idle: number } | undefined;
     for (const [listener, connections] of options.count(listeners)) {
       const idle = connections - (requests.get(listener.config.name) ?? 0);
@@ -93,19 +103,22 @@ export function createConnectionFlood<L extends FloodedListener>(
     return found;
   }
 
+  /** Were most of them only idle? Then closing those is enough, and no request is lost. */
+  function sweep(listener: L, connections: number): boolean {
+    const before = options.countOpen() ?? 0;
+    listener.closeIdle();
+    return (options.countOpen() ?? 0) < before - connections / 2;
+  }
+
   function strike(listener: L, connections: number): void {
-    const past = pasts.get(listener) ?? { strikes: 0, forgetAt: 0, reopenAt: undefined };
+    const isFirst = !pasts.has(listener);
+    const past = pasts.get(listener) ?? { hasPaused: false, forgetAt: 0, reopenAt: undefined };
     pasts.set(listener, past);
-    past.strikes++;
     past.forgetAt = now() + FORGET_MS;
-    // Perhaps they are only idle: then this is enough, and no request is lost.
-    if (past.strikes === 1) {
-      listener.closeIdle();
-      return;
-    }
-    const pause = listener.canStayClosed
-      ? Math.min(FIRST_PAUSE_MS * 2 ** (past.strikes - 2), LONGEST_PAUSE_MS)
-      : 0;
+    if (isFirst && sweep(listener, connections)) return;
+    const wanted = past.hasPaused ? PAUSE_MS : FIRST_PAUSE_MS;
+    past.hasPaused = true;
+    const pause = listener.canStayClosed ? wanted : 0;
     listener.close();
     past.reopenAt = now() + pause;
     options.onFlood({ listener: listener.config.name, connections, pause });
@@ -129,9 +142,12 @@ export function createConnectionFlood<L extends FloodedListener>(
   return {
     look() {
       const started = now();
-      if (started >= restUntil) {
-        const found = isFlooded() ? worst() : undefined;
-        restUntil = now() + (now() - started) / LOOKING_SHARE;
+      const { idle, isShort } = measure();
+      if ((isShort || idle > MANY) && (started >= restUntil || idle > restBelow)) {
+        const found = worst(isShort);
+        const isVain = found === undefined && !isShort;
+        restUntil = now() + (now() - started) / (isVain ? VAIN_SHARE : LOOKING_SHARE);
+        restBelow = isVain ? idle + GROWTH : Number.POSITIVE_INFINITY;
         if (found !== undefined) strike(found.listener, found.idle);
       }
       restore();

@@ -5,6 +5,12 @@ import { openSync, readdirSync, readFileSync, readlinkSync, readSync, statSync }
 const TABLE_PIECE = 4096;
 /** Descriptors beyond this number are not looked for one by one. */
 const MAX_NUMBERS = 2 ** 20;
+/**
+ * Of more descriptors than this, some at random stand for all, because everybody waits while they are looked at: as
+ * many as keep the standard error of a count below 100, and at least so many.
+ */
+const MIN_SAMPLE = 1_024;
+const sampleOf = (count: number) => Math.min(count, Math.max(MIN_SAMPLE, Math.ceil((count / 200) ** 2)));
 
 /** Most descriptors that this process may open; undefined where it cannot be known. */
 export function descriptorLimit(): number | undefined {
@@ -30,13 +36,13 @@ export function openDescriptors(): number | undefined {
 
 /** TCP ports on which this process listens, sorted. */
 export function listeningTcpPorts(): number[] {
-  const inodes = ownSocketInodes();
+  const inodes = new Set(descriptorNames(0).map(socketInode));
   const ports = new Set<number>();
   for (const table of ['/proc/self/net/tcp', '/proc/self/net/tcp6']) {
     for (const line of (read(table) ?? '').split('\n').slice(1)) {
       // proc(5): sl local_address rem_address st … inode; state 0A is LISTEN.
       const [, local, , state, , , , , , inode] = line.trim().split(/\s+/);
-      if (state !== '0A' || local === undefined || !inodes.has(inode ?? '')) continue;
+      if (state !== '0A' || local === undefined || !inodes.has(inode)) continue;
       ports.add(Number.parseInt(local.split(':')[1] ?? '', 16));
     }
   }
@@ -47,27 +53,35 @@ export function listeningTcpPorts(): number[] {
 export type BoundTo = string | number;
 
 /**
- * Counts this process's accepted connections by listener, also when no descriptor is left: the tables stay open.
+ * Counts this process's accepted connections by listener, also when no descriptor is left: the tables stay open. Of
+ * very many it is an estimate.
  * Others may bind a socket of the same name in a mount namespace of their own: theirs are not counted.
  */
-export function createConnectionCounter(): () => ReadonlyMap<BoundTo, number> {
+export function createConnectionCounter(): (wanted: readonly BoundTo[]) => ReadonlyMap<BoundTo, number> {
   const most = Math.min(descriptorLimit() ?? 0, MAX_NUMBERS);
   const unix = openTable('/proc/self/net/unix');
   const tcp = ['/proc/self/net/tcp', '/proc/self/net/tcp6'].map(openTable);
-  return () => {
+  return (wanted) => {
     const listenerOf = new Map<string, BoundTo | undefined>();
     // A name can hold a line feed and so forge a line: a socket that stands there twice is nobody's.
     const add = (inode = '', to: BoundTo) => listenerOf.set(inode, listenerOf.has(inode) ? undefined : to);
     // St (03 is connected), Inode, Path; an accepted socket has the path of its listener.
     for (const [, inode, path = ''] of readTable(unix).matchAll(/ 03 +([0-9]+) (\/.*)$/gm)) add(inode, path);
-    for (const line of tcp.flatMap((table) => readTable(table).split('\n').slice(1))) {
+    // These take long where there is much memory, however few connections there are.
+    const isTcp = wanted.some((to) => typeof to === 'number');
+    for (const line of (isTcp ? tcp : []).flatMap((table) => readTable(table).split('\n').slice(1))) {
       const [, local, , state, , , , , , inode] = line.trim().split(/\s+/);
       if (state === '01') add(inode, Number.parseInt(local?.split(':')[1] ?? '', 16));
     }
+    const names = descriptorNames(most);
+    const sample = sampleOf(names.length);
+    const each = names.length / sample;
     const counts = new Map<BoundTo, number>();
-    for (const inode of ownSocketInodes(most)) {
-      const to = listenerOf.get(inode);
-      if (to !== undefined) counts.set(to, (counts.get(to) ?? 0) + 1);
+    for (let i = 0; i < sample; i++) {
+      // One of each stretch: whose numbers are neighbours are met as often as they are many.
+      const name = names[Math.floor((i + Math.random()) * each)] as string;
+      const to = listenerOf.get(socketInode(name) ?? '');
+      if (to !== undefined) counts.set(to, (counts.get(to) ?? 0) + each);
     }
     return counts;
   };
@@ -94,25 +108,23 @@ function readTable(fd: number | undefined): string {
 }
 
 /** @param most how many descriptors there may be, where the directory cannot be read because none is left */
-function ownSocketInodes(most = 0): Set<string> {
-  const inodes = new Set<string>();
-  let names: string[] = [];
+function descriptorNames(most: number): string[] {
   try {
-    names = readdirSync('/proc/self/fd');
+    return readdirSync('/proc/self/fd');
   } catch (error) {
     // With none left the directory cannot be opened, but every name is known. Without /proc nothing can be asserted.
-    if ((error as { code?: string }).code === 'EMFILE')
-      names = Array.from({ length: most }, (_, number) => String(number));
+    if ((error as { code?: string }).code !== 'EMFILE') return [];
+    return Array.from({ length: most }, (_, number) => String(number));
   }
-  for (const name of names) {
-    try {
-      const inode = /^socket:\[([0-9]+)\]$/.exec(readlinkSync(`/proc/self/fd/${name}`))?.[1];
-      if (inode !== undefined) inodes.add(inode);
-    } catch {
-      // Closed since the directory was read.
-    }
+}
+
+/** The inode of the socket that a descriptor is; undefined if it is none, or closed since it was listed. */
+function socketInode(name: string): string | undefined {
+  try {
+    return /^socket:\[([0-9]+)\]$/.exec(readlinkSync(`/proc/self/fd/${name}`))?.[1];
+  } catch {
+    return undefined;
   }
-  return inodes;
 }
 
 function read(path: string): string | undefined {

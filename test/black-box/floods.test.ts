@@ -299,8 +299,8 @@ describe('descriptors', () => {
     expect(gap).toBeLessThan(1000);
     const cuts = small.events('listener_flooded');
     expect(new Set(cuts.map(({ listener }) => listener))).toEqual(new Set(['agent-1']));
-    // The longer it goes on, the longer the door stays shut.
-    expect(cuts.map(({ closed_ms }) => closed_ms)).toEqual([1000, 2000, 4000].slice(0, cuts.length));
+    // Once may be a mishap.
+    expect(cuts.map(({ closed_ms }) => closed_ms)).toEqual([1000, 16_000].slice(0, cuts.length));
     up.problems.length = 0;
   });
 });

@@ -36,6 +36,8 @@ export interface GenerationContext {
   readonly trail: Trail;
   readonly record: (record: AccessRecord, end: RequestEnd) => void;
   readonly isStopping: () => boolean;
+  /** Are descriptors, or were they a moment ago, all taken? */
+  readonly isExhausted: () => boolean;
   /** Should answers close their connection? */
   readonly isClosing: () => boolean;
   /** Request ids of a listener; they go on across reloads. */
@@ -58,6 +60,7 @@ export function createGeneration(
     audit: (intent) => trail.intend({ ...intent, config: print }),
     targetOf: runtime.targetOf,
     answers,
+    isExhausted: context.isExhausted,
     isStopping,
   });
   const handlers = config.listeners.map((listener): [string, Handler] => {

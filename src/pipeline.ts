@@ -55,6 +55,8 @@ export interface PipelineOptions {
   readonly targetOf: (request: Request) => string | undefined;
   /** The way back. */
   readonly answers: Answers;
+  /** Are descriptors, or were they a moment ago, all taken? */
+  readonly isExhausted: () => boolean;
   /** True from the moment the process was told to stop. */
   readonly isStopping: () => boolean;
 }
@@ -180,7 +182,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       trial.settle(response.status >= 500 ? 'failure' : 'success');
       return response;
     } catch (error) {
-      trial.settle(verdictOf(error));
+      trial.settle(verdictOf(error, options.isExhausted));
       throw error;
     } finally {
       signal.removeEventListener('abort', onAbort);

@@ -148,6 +148,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       denied.observe(entry);
     },
     isStopping,
+    isExhausted: flood.isExhausted,
     isClosing: idle.isClosing,
     nextId: createIds(),
   };

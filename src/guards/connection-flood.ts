@@ -21,6 +21,9 @@ const HARMLESS = 32;
 /** How long a listener stays closed: once may be a mishap, but each further time its neighbours wait again. */
 const FIRST_PAUSE_MS = 1_000;
 const PAUSE_MS = 16_000;
+/** Descriptors in use from which on all may have been taken, and for how long what failed may be put down to that, ms. */
+const EXHAUSTED_PART = 15 / 16;
+const EXHAUSTED_MS = 1_000;
 /** After so long without a flood a listener's past is forgotten, ms. */
 const FORGET_MS = 60_000;
 /** Looking may take this part of the time at most, and this while it finds nobody and descriptors are left. */
@@ -40,6 +43,8 @@ export interface FloodedListener {
 
 export interface ConnectionFlood {
   readonly look: () => void;
+  /** Are descriptors all taken, or were they a moment ago? Who looks when a connection failed may come late. */
+  readonly isExhausted: () => boolean;
 }
 
 export interface ConnectionFloodOptions<L extends FloodedListener> {
@@ -78,11 +83,13 @@ export function createConnectionFlood<L extends FloodedListener>(
   const limit = options.limit ?? Number.POSITIVE_INFINITY;
   const pasts = new Map<L, Past>();
   let restUntil = 0;
+  let exhaustedUntil = 0;
   /** From so many on, rest or not. */
   let restBelow = Number.POSITIVE_INFINITY;
 
   function measure(): { readonly idle: number; readonly isShort: boolean } {
     const open = options.countOpen() ?? 0;
+    if (open >= limit * EXHAUSTED_PART) exhaustedUntil = now() + EXHAUSTED_MS;
     const requests = options.inFlight().reduce((sum, { count }) => sum + count, 0);
     const idle = open - requests * DESCRIPTORS_PER_REQUEST;
     return { idle, isShort: open > (limit / 4) * 3 && idle > limit / 4 };
@@ -151,6 +158,10 @@ export function createConnectionFlood<L extends FloodedListener>(
         if (found !== undefined) strike(found.listener, found.idle);
       }
       restore();
+    },
+    isExhausted() {
+      measure();
+      return now() < exhaustedUntil;
     },
   };
 }

@@ -49,7 +49,7 @@ function start(connections: Record<string, number>, limit: number | 'unknown' = 
     await Promise.resolve();
     return calls.splice(0);
   };
-  return { state, floods, look };
+  return { state, floods, look, isExhausted: flood.isExhausted };
 }
 
 test('the listener with the most is closed, then closed for long, then forgotten', async () => {
@@ -151,4 +151,20 @@ test('looking that finds nobody takes a hundredth of the time, but 512 more are 
   expect(await look()).toEqual([]);
   state.connections = { a: 1500, b: 2013 };
   expect(await look()).toEqual(['sweep b', 'close b']);
+});
+
+test('descriptors are exhausted while nearly all are taken, and for a second after', async () => {
+  const { state, look, isExhausted } = start({ a: 93 });
+  expect(isExhausted()).toBe(false);
+  state.connections = { a: 94 };
+  expect(isExhausted()).toBe(true);
+  state.connections = { a: 0 };
+  await look(999);
+  expect(isExhausted()).toBe(true);
+  await look(1);
+  expect(isExhausted()).toBe(false);
+  state.connections = { a: 94 };
+  await look();
+  state.connections = { a: 0 };
+  expect(isExhausted()).toBe(true);
 });

@@ -11,8 +11,8 @@ import type { Secret } from './credentials/secret.ts';
 import { SecretError } from './credentials/secret-value.ts';
 import { errorResponse, ProxyError, toProxyError } from './errors.ts';
 import type { Guards } from './guards/guards.ts';
-import { bucketKey } from './guards/keys.ts';
-import type { Bucket, Charge, RateLimit } from './guards/rate-limit.ts';
+import { bucketsOf } from './guards/keys.ts';
+import type { Charge, RateLimit } from './guards/rate-limit.ts';
 import { verdictOf } from './guards/upstream-verdict.ts';
 import type { Provider } from './provider.ts';
 import { unlessAborted } from './proxy/abort.ts';
@@ -230,19 +230,6 @@ export function createPipeline(options: PipelineOptions): Pipeline {
   }
 
   return { admit, proxy, refuse };
-}
-
-/** The buckets that a request takes from: its listener's, its provider's, that of the two together. */
-function bucketsOf(
-  listener: ListenerConfig,
-  provider: Provider['config'],
-  pair: RateLimit | undefined,
-): Bucket[] {
-  const buckets: Bucket[] = [];
-  if (listener.rate) buckets.push({ key: bucketKey.listener(listener.name), limit: listener.rate });
-  if (provider.rate) buckets.push({ key: bucketKey.provider(provider.name), limit: provider.rate });
-  if (pair) buckets.push({ key: bucketKey.pair(listener.name, provider.name), limit: pair });
-  return buckets;
 }
 
 /** The path of a refused target as records show it: printable ASCII, without the query. */

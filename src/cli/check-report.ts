@@ -13,9 +13,8 @@ import { LIMIT_KEYS } from '../config/limits.ts';
 import { formatDuration, formatSize } from '../config/units.ts';
 import type { CredentialConfig, Placement } from '../credentials/credential.ts';
 import { describeSource } from '../credentials/source.ts';
-import type { CircuitLimit } from '../guards/circuit-breaker.ts';
-import type { RateLimit } from '../guards/rate-limit.ts';
 import type { Rule } from '../proxy/rules.ts';
+import { circuitToJson, formatCircuit, formatRate, rateToJson } from './guard-limits.ts';
 
 /** Text for a terminal. Header values and command arguments are left out: a secret may stand there. */
 export function formatConfig(config: Config): string {
@@ -130,16 +129,6 @@ function unsafeSwitches(provider: ProviderConfig): string[] {
   ].filter((name) => name !== '');
 }
 
-function formatRate(rate: RateLimit | undefined): string | undefined {
-  return rate && `${rate.requests} requests per ${formatDuration(rate.perMs)}, burst ${rate.burst}`;
-}
-
-function formatCircuit(circuit: CircuitLimit | undefined): string | undefined {
-  if (circuit === undefined) return undefined;
-  const { failures, openMs, maxOpenMs } = circuit;
-  return `opens after ${failures} failures in a row, for ${formatDuration(openMs)} to ${formatDuration(maxOpenMs)}`;
-}
-
 function formatLimits(limits: Limits): string {
   return LIMIT_KEYS.map(([key, field, unit]) => {
     const value = limits[field];
@@ -207,10 +196,6 @@ function auditToJson({ key, ...audit }: AuditConfig): Record<string, unknown> {
   };
 }
 
-function rateToJson(rate: RateLimit | undefined): Record<string, number> | null {
-  return rate ? { requests: rate.requests, per: rate.perMs, burst: rate.burst } : null;
-}
-
 function addressToJson(address: ListenAddress): Record<string, unknown> {
   if (address.kind === 'unix')
     return { socket: address.path, mode: formatMode(address.mode), group: address.group ?? null };
@@ -249,13 +234,7 @@ function providerToJson(provider: ProviderConfig): Record<string, unknown> {
     unsafe: unsafeSwitches(provider),
     // Bytes, milliseconds, bytes per second, requests.
     rate: rateToJson(provider.rate),
-    circuit: provider.circuit
-      ? {
-          failures: provider.circuit.failures,
-          open: provider.circuit.openMs,
-          max_open: provider.circuit.maxOpenMs,
-        }
-      : null,
+    circuit: circuitToJson(provider.circuit),
     limits: Object.fromEntries(LIMIT_KEYS.map(([key, field]) => [key, provider.limits[field]])),
   };
 }

@@ -5,12 +5,14 @@ import { suggestHint } from '../config/suggest.ts';
 import type { Rule } from '../proxy/rules.ts';
 import { readArgs } from './args.ts';
 import { CliError, type Command, EXIT, type Io, paint } from './command.ts';
+import { circuitToJson, formatCircuit, formatRate, rateToJson } from './guard-limits.ts';
 import { canonicalTarget, judge, type Verdict } from './verdict.ts';
 
 const USAGE = `usage: isoproxy explain [--config FILE] [--listener NAME] [--websocket] [--json] METHOD URL-PATH
 
 Tells what would happen to a request: the verdict, the rule that decides, the target as it would be
-judged and sent, the nearest rules, and the line of TOML that would allow it. Nothing is dialled.
+judged and sent, the rate limits that would count it and the circuits over it, the nearest rules, and
+the line of TOML that would allow it. Nothing is dialled.
 
   METHOD            GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS
   URL-PATH          what the client asks for, like /anthropic/v1/messages?beta=true
@@ -18,7 +20,9 @@ judged and sent, the nearest rules, and the line of TOML that would allow it. No
   --listener NAME   ask for this listener only; default: one verdict for each
   --websocket       the request asks for a WebSocket; METHOD is GET
   --json            print { "method", "target", "verdicts": [{ "listener", "result": "allow" | "deny", "reason",
-                    "code", "provider", "rule", "entry", "sent", "nearest": [rule], "fix": { "where", "toml" } }] };
+                    "code", "provider", "rule", "entry", "sent", "nearest": [rule], "fix": { "where", "toml" },
+                    "rate": [{ "bucket", "requests", "per", "burst" }],
+                    "circuit": { "of": [circuit], "failures", "open", "max_open" } }] }; durations in ms,
                     what does not apply is null; fields are added, never changed
 
 exit: 0 allowed (by every listener asked), 1 denied
@@ -78,6 +82,11 @@ function formatVerdict(verdict: Verdict, io: Io): string {
   const lines = [`${verdict.listener}: ${word}: ${verdict.reason}`];
   if (verdict.rule !== undefined) lines.push(`  rule     ${describeRule(verdict.rule, verdict.provider)}`);
   if (verdict.sent !== undefined) lines.push(`  sent as  ${verdict.sent}`);
+  for (const { key, limit } of verdict.buckets ?? []) lines.push(`  rate     ${key}: ${formatRate(limit)}`);
+  if (verdict.circuit !== undefined) {
+    const [provider, pair] = verdict.circuit.keys;
+    lines.push(`  circuit  ${provider}, and ${pair}: ${formatCircuit(verdict.circuit.limit)}`);
+  }
   for (const rule of verdict.nearest ?? []) lines.push(`  nearest  ${describeRule(rule, verdict.provider)}`);
   if (verdict.fix !== undefined)
     lines.push(`  to allow it, add to ${verdict.fix.where}:`, `    ${verdict.fix.toml}`);
@@ -98,6 +107,8 @@ function toJson(verdict: Verdict): Record<string, unknown> {
     rule: verdict.rule?.name ?? null,
     entry: verdict.rule === undefined ? null : verdict.rule.entry + 1,
     sent: verdict.sent ?? null,
+    rate: (verdict.buckets ?? []).map(({ key, limit }) => ({ bucket: key, ...rateToJson(limit) })),
+    circuit: verdict.circuit ? { of: verdict.circuit.keys, ...circuitToJson(verdict.circuit.limit) } : null,
     nearest: (verdict.nearest ?? []).map((rule) => rule.name),
     fix: verdict.fix ?? null,
   };

@@ -4,6 +4,9 @@ import type { Config, ListenerConfig, ProviderConfig } from '../config/effective
 import { editDistance, suggest } from '../config/suggest.ts';
 import { credentialParameters } from '../credentials/inject.ts';
 import { ERRORS, type ErrorCode, ProxyError } from '../errors.ts';
+import type { CircuitLimit } from '../guards/circuit-breaker.ts';
+import { bucketsOf, circuitKeys } from '../guards/keys.ts';
+import type { Bucket, RateLimit } from '../guards/rate-limit.ts';
 import { permitsHost } from '../proxy/network-profile.ts';
 import { compilePattern } from '../proxy/pattern.ts';
 import { queryNames, stripQuery } from '../proxy/query.ts';
@@ -23,6 +26,10 @@ export interface Verdict {
   readonly rule?: Rule;
   /** What would be sent: method and URL. */
   readonly sent?: string;
+  /** The buckets that it would take a token from. */
+  readonly buckets?: readonly Bucket[];
+  /** The circuits that would have to be closed for it, and when they open. */
+  readonly circuit?: { readonly keys: readonly string[]; readonly limit: CircuitLimit };
   /** The rules that come closest, nearest first. */
   readonly nearest?: readonly Rule[];
   /** Where to write what, so that the request is allowed. */
@@ -69,7 +76,8 @@ export function judge(
   if (OWN_ROUTES.includes(target.path) && (method === 'GET' || method === 'HEAD'))
     return { listener: listener.name, result: 'allow', reason: 'answered by isoproxy itself' };
   const split = splitProvider(target.path, listener.mount);
-  const ask: Ask = { method, path: split.path, asksForWebSocket: webSocket && method === 'GET' };
+  const asksForWebSocket = webSocket && method === 'GET';
+  const ask: Ask = { method, path: split.path, asksForWebSocket, pairRate: config.rate };
   const provider = listener.providers.includes(split.provider)
     ? config.providers.get(split.provider)
     : undefined;
@@ -123,6 +131,8 @@ interface Ask {
   readonly method: string;
   readonly path: string;
   readonly asksForWebSocket: boolean;
+  /** The rate limit of each pair. */
+  readonly pairRate: RateLimit | undefined;
 }
 
 function judgeRules(
@@ -132,7 +142,7 @@ function judgeRules(
   target: Target,
   deny: Deny,
 ): Verdict {
-  const { method, path, asksForWebSocket } = ask;
+  const { method, path, asksForWebSocket, pairRate } = ask;
   const placements = provider.credentials.map((credential) => credential.placement);
   const query = stripQuery(target.query, credentialParameters(provider.stripQuery, placements));
   const names = queryNames(query);
@@ -155,6 +165,10 @@ function judgeRules(
       provider: provider.name,
       rule,
       sent,
+      buckets: bucketsOf(listener, provider, pairRate),
+      ...(provider.circuit && {
+        circuit: { keys: circuitKeys(listener.name, provider.name), limit: provider.circuit },
+      }),
     };
   }
   const nearest = decision.nearest === undefined ? nearestRules(provider, method, path) : [decision.nearest];

@@ -6,7 +6,7 @@
  * cannot open the circuit of another. Client aborts and 4xx, 429 among them, never count.
  */
 import { ProxyError } from '../errors.ts';
-import { pairKey } from './keys.ts';
+import { circuitKeys } from './keys.ts';
 
 export interface CircuitLimit {
   /** Failures in a row that open the circuit. */
@@ -97,9 +97,6 @@ export function createCircuitBreaker(now: () => number): CircuitBreaker {
   /** Requests let through so far: each is known by its number. */
   let entered = 0;
 
-  // Names hold no space, so no pair is called like a provider.
-  const keysOf = (listener: string, provider: string) => [provider, pairKey(listener, provider)] as const;
-
   /** Seconds that a circuit makes a request wait; 0 = none. */
   function waitOf(circuit: Circuit | undefined, at: number): number {
     if (circuit?.openUntil === undefined) return 0;
@@ -109,7 +106,7 @@ export function createCircuitBreaker(now: () => number): CircuitBreaker {
 
   function check(listener: string, provider: string): void {
     const at = now();
-    const found = keysOf(listener, provider).map((key) => circuits.get(key));
+    const found = circuitKeys(listener, provider).map((key) => circuits.get(key));
     const wait = Math.max(...found.map((circuit) => waitOf(circuit, at)));
     if (wait === 0) return;
     const isOpen = found.some((circuit) => (circuit?.openUntil ?? 0) > at);
@@ -119,7 +116,7 @@ export function createCircuitBreaker(now: () => number): CircuitBreaker {
   function enter(listener: string, provider: string, limit: CircuitLimit, streams = false): Trial {
     // Both are asked before either is entered: a probe of one that the other refuses would hold its slot.
     check(listener, provider);
-    const [providerKey, pairKey] = keysOf(listener, provider);
+    const [providerKey, pairKey] = circuitKeys(listener, provider);
     const request = ++entered;
     for (const key of [providerKey, pairKey]) {
       const circuit = circuits.get(key);

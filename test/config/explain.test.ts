@@ -215,10 +215,42 @@ test('--json has the documented shape', async () => {
         rule: null,
         entry: null,
         sent: null,
+        rate: [],
+        circuit: null,
         nearest: ['GET /v1/models/*'],
         fix: { where: 'query of entry 2 of [providers.api]', toml: '"size"' },
       },
     ],
+  });
+});
+
+test('what counts the request is told: its buckets and its circuits', async () => {
+  const limits = (of: string, text: string) => [of, `${of}\nlimits = { ${text} }`] as const;
+  const text = CONFIG.replace(...limits('name = "one"', 'rate = { requests = 60, per = "1m", burst = 10 }'))
+    .replace(...limits('[providers.api]', 'circuit = { failures = 5, open = "30s" }'))
+    .replace(...limits('[providers.open]', 'rate = { requests = 9, per = "1s" }'));
+  const pair = 'limits = { rate = { requests = 5, per = "1h", burst = 7 } }\n';
+  const file = workspace.write('guards.toml', pair + text);
+  const ask = (...args: string[]) =>
+    runCommand(['explain', '--config', file, '--listener', 'one', ...args], ENV);
+  expect((await ask('POST', '/api/v1/messages')).out).toBe(`one: allowed: entry 1 allows it
+  rule     POST /v1/messages  (providers.api, entry 1)
+  sent as  POST https://api.example/base/v1/messages
+  rate     listener one: 60 requests per 1m, burst 10
+  rate     pair one api: 5 requests per 1h, burst 7
+  circuit  api, and one api: opens after 5 failures in a row, for 30s to 5m
+`);
+  const json = async (path: string) => JSON.parse((await ask('--json', 'POST', path)).out).verdicts[0];
+  expect(await json('/open/x')).toMatchObject({
+    rate: [
+      { bucket: 'listener one', requests: 60, per: 60_000, burst: 10 },
+      { bucket: 'provider open', requests: 9, per: 1000, burst: 9 },
+      { bucket: 'pair one open', requests: 5, per: 3_600_000, burst: 7 },
+    ],
+    circuit: null,
+  });
+  expect(await json('/api/v1/messages')).toMatchObject({
+    circuit: { of: ['api', 'one api'], failures: 5, open: 30_000, max_open: 300_000 },
   });
 });
 

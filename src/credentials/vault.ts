@@ -1,11 +1,19 @@
 /**
  * The credentials of one provider at run time: current secrets for injection, and the automaton that
- * guards answers against them, rebuilt when a secret changes.
+ * guards answers against them and against those they replaced a moment ago, rebuilt when a secret changes.
  */
 import { buildAutomaton, type ReflectionAutomaton } from '../proxy/reflection-forms.ts';
 import { type CredentialConfig, MIN_SECRET_BYTES, type Placement } from './credential.ts';
 import type { Secret } from './secret.ts';
 import { createSecretReader, type SourceContext } from './source.ts';
+
+/**
+ * How long a replaced value stays guarded, ms. Rotation seldom revokes the old value at once, and an upstream can
+ * still echo it: from a cache, in a log of past requests, in the answer to a job that began before.
+ */
+const RETIRED_MS = 3_600_000;
+/** A command may print another value every few seconds; of each credential the latest are guarded. */
+const MAX_RETIRED = 2;
 
 /** One set of current values. */
 export interface Credentials {
@@ -21,15 +29,28 @@ export interface Vault {
 
 export function createVault(configs: readonly CredentialConfig[], context: SourceContext): Vault {
   const readers = configs.map((config) => createSecretReader(config, context));
-  let latest: { secrets: readonly Secret[]; credentials: Credentials } | undefined;
+  /** Replaced values by credential, the latest first. */
+  const retired: Retired[][] = configs.map(() => []);
+  let latest: { secrets: readonly Secret[]; credentials: Credentials; guardUntil: number } | undefined;
 
   function withSecrets(secrets: readonly Secret[]): Credentials {
-    if (latest?.secrets.every((secret, i) => secret.equals(secrets[i] as Secret))) return latest.credentials;
+    const now = context.now();
+    const isSame = latest?.secrets.every((secret, i) => secret.equals(secrets[i] as Secret)) ?? false;
+    if (isSame && latest !== undefined && now < latest.guardUntil) return latest.credentials;
+    latest?.secrets.forEach((old, i) => {
+      if (!old.equals(secrets[i] as Secret)) retired[i]?.unshift({ secret: old, until: now + RETIRED_MS });
+    });
+    const guarded = configs.map((_, i) => {
+      const kept = (retired[i] ?? []).filter(({ until }) => until > now).slice(0, MAX_RETIRED);
+      retired[i] = kept;
+      return [secrets[i] as Secret, ...kept.map(({ secret }) => secret)];
+    });
     const credentials = {
       injections: configs.map((config, i) => ({ placement: config.placement, secret: secrets[i] as Secret })),
-      automaton: buildGuard(configs, secrets),
+      automaton: buildGuard(configs, guarded),
     };
-    latest = { secrets, credentials };
+    const guardUntil = Math.min(Number.POSITIVE_INFINITY, ...retired.flat().map(({ until }) => until));
+    latest = { secrets, credentials, guardUntil };
     return credentials;
   }
 
@@ -43,15 +64,20 @@ export function createVault(configs: readonly CredentialConfig[], context: Sourc
   return { current };
 }
 
+interface Retired {
+  readonly secret: Secret;
+  readonly until: number;
+}
+
 function buildGuard(
   configs: readonly CredentialConfig[],
-  secrets: readonly Secret[],
+  secrets: readonly (readonly Secret[])[],
 ): ReflectionAutomaton | undefined {
-  const guarded = configs.flatMap((config, i) => {
-    const secret = secrets[i] as Secret;
-    if (secret.length < MIN_SECRET_BYTES) return [];
-    return [{ secret, publicPrefixLength: publicPrefixLength(config, secret) }];
-  });
+  const guarded = configs.flatMap((config, i) =>
+    (secrets[i] ?? [])
+      .filter((secret) => secret.length >= MIN_SECRET_BYTES)
+      .map((secret) => ({ secret, publicPrefixLength: publicPrefixLength(config, secret) })),
+  );
   return buildAutomaton(guarded);
 }
 

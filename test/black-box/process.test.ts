@@ -421,6 +421,11 @@ describe('secrets that change', () => {
     // The guard knows the new one.
     up.handle((_, connection) => connection.reply(200, {}, `your key is ${next}`));
     expect((await post(proxy)).header('x-isoproxy-error')).toBe('credential_reflected');
+    // C1 And still the one that it replaced, which may be good for a while and may stand in what the upstream kept.
+    up.handle((_, connection) => connection.reply(200, {}, `your last key was ${canary}`));
+    const late = await post(proxy);
+    expect([late.status, late.header('x-isoproxy-error')]).toEqual([502, 'credential_reflected']);
+    assertClean(canary, { late: Buffer.concat([late.rawHead, late.rawBody]) });
   });
 
   test('a key file that cannot be used any more is 503 credential_unavailable, and service comes back with it', async () => {

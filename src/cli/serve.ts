@@ -30,14 +30,15 @@ Exit codes: 0 stopped, 69 a socket is in use, 78 the configuration or a secret i
   async run(args, io) {
     const values = readOptions('serve', args, { config: { type: 'string' } });
     requireCleanStart(io);
+    const isHidden = await runtime.hideMemory();
     const load = () => loadConfig({ file: values.config, env: io.env });
     const config = load();
     for (const text of config.warnings) warn(io, text);
-    return runServer(config, load, io);
+    return runServer(config, load, io, isHidden);
   },
 };
 
-async function runServer(config: Config, load: () => Config, io: Io): Promise<number> {
+async function runServer(config: Config, load: () => Config, io: Io, isHidden: boolean): Promise<number> {
   const sink = createLineSink(runtime.writeStderr);
   const log = createLog({ ...config.log, sink, wallNow: Date.now });
   keepAlive(log);
@@ -56,6 +57,7 @@ async function runServer(config: Config, load: () => Config, io: Io): Promise<nu
     version: VERSION,
     runtime: `${runtime.name} ${runtime.version}`,
     config: config.file,
+    memory_hidden: isHidden,
     listeners: config.listeners.map(({ name, address }) => `${name}=${describeAddress(address)}`),
   });
   return untilStopped(server, log, sink);

@@ -4,6 +4,7 @@ import { ProxyError } from '../errors.ts';
 import type { Upstream } from '../proxy/forward.ts';
 import type { BodySource } from '../proxy/response-body.ts';
 import { type EndEvents, NO_CLOSE_FRAME, type TunnelEnd } from '../proxy/websocket.ts';
+import { hideMemory } from './hidden-memory.ts';
 import type { Runtime, ServeOptions, Server, UpstreamRoute } from './runtime.ts';
 import { openWebSocketBy } from './websocket-client.ts';
 
@@ -219,6 +220,7 @@ export const bunRuntime: Runtime = {
   openUpstream,
   webSocket: { accept, openUpstream: openWebSocketBy },
   writeStderr,
+  hideMemory,
   collectGarbage: () => Bun.gc(true),
   refusals: () => [],
 };

@@ -269,7 +269,8 @@ export const denoRuntime: Runtime = {
   bodyStream,
   openUpstream,
   webSocket: undefined,
-  // Deno offers no such door to code.
+  // Deno offers no such doors to code, or only to code that may call anything at all (--allow-ffi).
+  hideMemory: () => Promise.resolve(false),
   collectGarbage: () => {},
   writeStderr: (bytes) => Deno.stderr.write(bytes),
   refusals,

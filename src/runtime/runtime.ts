@@ -61,6 +61,8 @@ export interface Runtime {
   readonly webSocket: WebSocketRuntime | undefined;
   /** Writes bytes to stderr without blocking the process; resolves to how many were taken. */
   readonly writeStderr: (bytes: Uint8Array) => Promise<number>;
+  /** Keeps the memory of this process from others of the same user; false where that is not possible. */
+  readonly hideMemory: () => Promise<boolean>;
   /** Frees memory that is not used any more, now. */
   readonly collectGarbage: () => void;
   /** What of the configuration this runtime cannot keep: sentences, each a reason to refuse to start. */

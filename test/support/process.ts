@@ -1,6 +1,6 @@
 // Starting the program under test: the built binary, or the same sources under Deno, in a minimal environment.
 
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { constants } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -100,7 +100,11 @@ export function spawn(command: string[], dir: string, options: SpawnOptions = {}
       const status = readFileSync(`/proc/${subprocess.pid}/status`, 'utf8');
       return Number(/^VmRSS:\s+(\d+) kB/m.exec(status)?.[1] ?? 0) * 1024;
     },
-    fds: () => readdirSync(`/proc/${subprocess.pid}/fd`).length,
+    fds: () => {
+      const path = `/proc/${subprocess.pid}/fd`;
+      // Linux 6.2 says it as the size, also of a process whose memory is hidden from its own user; before, it is 0.
+      return statSync(path).size || readdirSync(path).length;
+    },
   };
 }
 

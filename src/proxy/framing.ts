@@ -23,6 +23,8 @@ export function checkFraming(method: string, headers: Headers): Framing {
   checkHostSyntax(headers.get('host'));
   const expect = headers.get('expect');
   if (expect !== null && expect.toLowerCase() !== '100-continue') refuse('unknown expectation');
+  // RFC 9110 7.6.2 wants it counted down on the way, and answered here at zero: a probe of the route, not of the API.
+  if (method === 'OPTIONS' && headers.has('max-forwards')) refuse('Max-Forwards on OPTIONS');
   const transferEncoding = headers.get('transfer-encoding');
   const length = parseLength(headers.get('content-length'));
   if (transferEncoding !== null) {

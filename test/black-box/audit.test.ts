@@ -1,10 +1,12 @@
 // The audit log of a running proxy: what is in it, when it is there, and what the proxy does when it cannot be written.
 
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test';
+import { spawnSync } from 'node:child_process';
 import {
   appendFileSync,
   chmodSync,
   cpSync,
+  mkdirSync,
   readdirSync,
   readFileSync,
   renameSync,
@@ -19,8 +21,10 @@ import { join } from 'node:path';
 import process from 'node:process';
 import { auditDir, readChain, segmentPaths } from '../support/audit-log.ts';
 import { assertClean, makeCanary } from '../support/canary.ts';
+import { skipped, works } from '../support/client-side.ts';
 import { until } from '../support/deadline.ts';
 import {
+  createWorkspace,
   type Isoproxy,
   run,
   type SimpleConfigOptions,
@@ -29,6 +33,7 @@ import {
   startIsoproxy,
   startSimple,
 } from '../support/isoproxy.ts';
+import { spawn } from '../support/process.ts';
 import { connect, request } from '../support/raw-client.ts';
 import { type Recorder, startRecorder } from '../support/recorder.ts';
 
@@ -346,6 +351,89 @@ async function fetchMetrics(proxy: Isoproxy): Promise<string> {
   const answer = await request(proxy.workspace.path('state/control.sock'), { target: '/metrics' });
   return answer.text();
 }
+
+/** What is in the way of a fault that only a system can make; undefined = nothing is. */
+const tmpfsMissing = process.getuid?.() === 0 ? undefined : 'needs root to mount a small tmpfs';
+const straceMissing = works(['strace', '-V']) ? undefined : 'needs strace';
+
+describe('the disk fails', () => {
+  test.skipIf(tmpfsMissing !== undefined)(`a full disk${skipped(tmpfsMissing)}`, async () => {
+    using workspace = createWorkspace();
+    mkdirSync(workspace.path('state'), { mode: 0o700 });
+    const mount = spawnSync('mount', [
+      '-t',
+      'tmpfs',
+      '-o',
+      'size=256k,mode=0700',
+      'tmpfs',
+      workspace.path('state'),
+    ]);
+    if (mount.status !== 0) throw new Error(String(mount.stderr));
+    try {
+      await using proxy = await start({ max_bytes: '1GiB' }, {}, { workspace });
+      let refused = false;
+      for (let i = 0; i < 400 && !refused; i++)
+        refused = (await Promise.all(Array.from({ length: 8 }, () => post(proxy)))).some(
+          ({ status: code }) => code === 503,
+        );
+      expect(refused).toBe(true);
+      const seen = up.requests.length;
+      expect((await post(proxy)).status).toBe(503);
+      expect(up.requests.length).toBe(seen);
+      expect(await status(proxy)).toMatchObject({ state: 'failed', failure: 'ENOSPC' });
+      // No room yet: it stays as it is.
+      const vain = await proxy.cli(['audit', 'clear', '--reason', 'hoping']);
+      expect([vain.code, vain.stderr.includes('ENOSPC')]).toEqual([74, true]);
+      expect((await post(proxy)).status).toBe(503);
+      spawnSync('mount', ['-o', 'remount,size=4m', workspace.path('state')]);
+      expect((await proxy.cli(['audit', 'clear', '--reason', 'made room'])).code).toBe(0);
+      expect((await post(proxy)).status).toBe(200);
+      await proxy.stop();
+      // Every request that was forwarded is there, and the chain has no gap.
+      const intents = new Set(readChain(workspace).map((record) => record['request_id']));
+      const allowed = proxy.records().filter(({ decision }) => decision === 'allow');
+      expect(allowed.filter(({ request_id }) => !intents.has(request_id))).toEqual([]);
+      expect(up.requests.length).toBe(allowed.length);
+    } finally {
+      spawnSync('umount', ['-l', workspace.path('state')]);
+    }
+  });
+
+  test.skipIf(straceMissing !== undefined)(`EIO from fdatasync${skipped(straceMissing)}`, async () => {
+    await using proxy = await start();
+    expect((await post(proxy)).status).toBe(200);
+    const seen = up.requests.length;
+    const tracer = spawn(
+      [
+        'strace',
+        '-f',
+        '-qq',
+        '-o',
+        '/dev/null',
+        '-p',
+        String(proxy.child.pid),
+        '-e',
+        'inject=fdatasync:error=EIO',
+      ],
+      proxy.workspace.dir,
+    );
+    await until('the tracer', () =>
+      /^TracerPid:\t[1-9]/m.test(readFileSync(`/proc/${proxy.child.pid}/status`, 'utf8')),
+    );
+    const answers = await Promise.all([post(proxy), post(proxy), post(proxy)]);
+    expect(answers.map(({ status: code }) => code)).toEqual([503, 503, 503]);
+    tracer.kill('SIGTERM');
+    await tracer.exited;
+    // The disk is well again, and the log is not trusted before somebody says so.
+    expect((await post(proxy)).status).toBe(503);
+    expect(up.requests.length).toBe(seen);
+    expect(await status(proxy)).toMatchObject({ state: 'failed', failure: 'EIO' });
+    expect((await proxy.cli(['audit', 'clear', '--reason', 'cable'])).code).toBe(0);
+    expect((await post(proxy)).status).toBe(200);
+    await proxy.stop();
+    expect(kinds(proxy)).toContain('cleared');
+  });
+});
 
 describe('what a start finds', () => {
   const filled = async () => {

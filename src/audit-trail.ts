@@ -115,10 +115,12 @@ export async function openAudit(options: AuditOptions): Promise<Trail> {
     }
     const onRemoveFault = (error: unknown) =>
       log.event('error', 'audit_segment_not_removed', { code: toFault(error).code });
+    const remove = () => void removeExpired().catch(onRemoveFault);
+    remove();
     const timers = [
       setInterval(auditLog.tick, TICK_MS),
       setInterval(trail.tick, SUMMARY_MS),
-      setInterval(() => void removeExpired().catch(onRemoveFault), REMOVE_MS),
+      setInterval(remove, REMOVE_MS),
     ];
     return {
       ...trail,

@@ -15,6 +15,7 @@ import {
   symlinkSync,
   truncateSync,
   unlinkSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
@@ -604,6 +605,27 @@ describe('crashes', () => {
 });
 
 describe('room', () => {
+  test('a segment that is old enough is announced, then removed; a start removes one, and never the last', async () => {
+    await using proxy = await start({ max_bytes: '1MiB', segment_size: '64KiB', retain: '1d' });
+    for (let i = 0; i < 40; i++) await Promise.all(Array.from({ length: 8 }, () => post(proxy)));
+    await proxy.stop();
+    const before = segmentPaths(proxy.workspace);
+    expect(before.length).toBeGreaterThan(3);
+    const old = new Date(Date.now() - 2 * 86_400_000);
+    for (const path of before) utimesSync(path, old, old);
+    await proxy.start();
+    await until('the removal', () => segmentPaths(proxy.workspace)[0] !== before[0]);
+    expect(segmentPaths(proxy.workspace)[0]).toBe(before[1]);
+    expect((await post(proxy)).status).toBe(200);
+    await proxy.stop();
+    const notes = readFileSync(join(auditDir(proxy.workspace), 'checkpoints'), 'utf8');
+    const first = Number(/log-(\d+)/.exec(before[1]!)?.[1]);
+    expect(notes).toContain(`\nfirst ${first}\n`);
+    // What is left is intact for whoever reads the announcement.
+    const verdict = await proxy.cli(['audit', 'verify', '--json']);
+    expect([verdict.code, verdict.json()]).toMatchObject([0, { ok: true, first }]);
+  });
+
   test('at max_bytes nothing more is forwarded, and what must be said still is', async () => {
     await using proxy = await start({ max_bytes: '1MiB', segment_size: '64KiB' });
     let refused = false;

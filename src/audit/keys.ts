@@ -70,6 +70,8 @@ function read(path: string): Buffer {
   try {
     return readFileSync(path);
   } catch (error) {
-    throw new AuditKeyError(`${path}: cannot be read (${(error as { code?: string }).code ?? 'unknown'})`);
+    throw new AuditKeyError(
+      `${path}: cannot be read (${(error as { code?: string }).code ?? (error as Error).name})`,
+    );
   }
 }

@@ -18,7 +18,7 @@ import { StartError } from '../start-error.ts';
 import type { Note, Verifier } from './checkpoint.ts';
 import { checkpointFile, readLastNotes } from './checkpoints.ts';
 import { GENESIS, type Head, type ReadRecord, readRecord } from './record.ts';
-import { syncDirectory } from './segment-file.ts';
+import { syncDirectory, toFault } from './segment-file.ts';
 import { type Line, listSegments, readLines, type Segment } from './segments.ts';
 
 /** As much of the end of the last segment as is verified at a start: more than a thousand records. */
@@ -159,10 +159,7 @@ function readNotes(file: string): Note[] {
   try {
     return readLastNotes(file);
   } catch (error) {
-    throw new StartError(
-      'audit',
-      `the checkpoints in ${file} cannot be read (${(error as { code?: string }).code})`,
-    );
+    throw new StartError('audit', `the checkpoints in ${file} cannot be read (${toFault(error).code})`);
   }
 }
 

@@ -28,11 +28,9 @@ import {
   createWorkspace,
   type Isoproxy,
   run,
-  type SimpleConfigOptions,
   type StartOptions,
   simpleConfig,
   startIsoproxy,
-  startSimple,
 } from '../support/isoproxy.ts';
 import { spawn } from '../support/process.ts';
 import { connect, request } from '../support/raw-client.ts';
@@ -49,12 +47,13 @@ beforeAll(async () => {
 afterAll(() => up?.close());
 
 type Table = Record<string, unknown>;
-const start = async (audit: Table = {}, options: Partial<SimpleConfigOptions> = {}, how?: StartOptions) => {
+type Audit = Table | ((dir: string) => Table);
+const start = async (audit: Audit = {}, how?: StartOptions) => {
   up.reset();
-  const proxy = await startSimple(
-    { upstreamPort: up.port, ca: up.ca, canary, ...options, top: { audit, ...options.top } },
-    how,
-  );
+  const proxy = await startIsoproxy((dir) => {
+    const table = typeof audit === 'function' ? audit(dir) : audit;
+    return simpleConfig(dir, { upstreamPort: up.port, ca: up.ca, canary, top: { audit: table } });
+  }, how);
   await until('it to listen', () => proxy.lines().some(({ event }) => event === 'listening'));
   return proxy;
 };
@@ -234,10 +233,11 @@ describe('what is recorded', () => {
 
 describe('checkpoints', () => {
   test('every so many records, to both files and stderr, and one at the stop', async () => {
-    await using proxy = await start({ checkpoint_every: 4, checkpoint_file: '/dev/null' });
+    await using proxy = await start((dir) => ({ checkpoint_every: 4, checkpoint_file: join(dir, 'worm') }));
     for (let i = 0; i < 10; i++) await post(proxy);
     await proxy.stop();
     const notes = readFileSync(join(auditDir(proxy.workspace), 'checkpoints'), 'utf8');
+    expect(readFileSync(proxy.workspace.path('worm'), 'utf8')).toBe(notes);
     const sizes = [...notes.matchAll(/^isoproxy-audit\/[0-9a-f]{16}\n(\d+)\n/gm)].map((match) =>
       Number(match[1]),
     );
@@ -251,7 +251,10 @@ describe('checkpoints', () => {
   });
 
   test('a checkpoint file that cannot be written is told of, and stops nothing', async () => {
-    await using proxy = await start({ checkpoint_every: 1, checkpoint_file: '/proc/nowhere' });
+    await using proxy = await start((dir) => ({
+      checkpoint_every: 1,
+      checkpoint_file: join(dir, 'not-mounted/worm'),
+    }));
     expect((await post(proxy)).status).toBe(200);
     await until('the event', () => proxy.lines().some(({ event }) => event === 'audit_checkpoint_failed'));
     expect((await post(proxy)).status).toBe(200);
@@ -371,7 +374,7 @@ describe('the disk fails', () => {
     ]);
     if (mount.status !== 0) throw new Error(String(mount.stderr));
     try {
-      await using proxy = await start({ max_bytes: '1GiB' }, {}, { workspace });
+      await using proxy = await start({ max_bytes: '1GiB' }, { workspace });
       let refused = false;
       for (let i = 0; i < 400 && !refused; i++)
         refused = (await Promise.all(Array.from({ length: 8 }, () => post(proxy)))).some(
@@ -520,16 +523,7 @@ describe('what a start finds', () => {
   });
 
   test('A3 the whole directory was deleted: the checkpoint file elsewhere knows', async () => {
-    const elsewhere = (dir: string) => join(dir, 'worm');
-    up.reset();
-    await using proxy = await startIsoproxy((dir) =>
-      simpleConfig(dir, {
-        upstreamPort: up.port,
-        ca: up.ca,
-        canary,
-        top: { audit: { checkpoint_file: elsewhere(dir) } },
-      }),
-    );
+    await using proxy = await start((dir) => ({ checkpoint_file: join(dir, 'worm') }));
     await post(proxy);
     await proxy.stop();
     rmSync(auditDir(proxy.workspace), { recursive: true });

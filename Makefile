@@ -12,7 +12,7 @@ BIN  = dist/isoproxy
 
 SOURCES = $(shell find src -name '*.ts') package.json scripts/compile.ts
 
-.PHONY: help demo build test test-all check fmt e2e-claude e2e-codex fuzz soak bench release release-check man deb rpm package-check install install-files uninstall clean
+.PHONY: help demo build test test-all check fmt e2e-claude e2e-codex fuzz soak bench bench-bridge release release-check man deb rpm package-check install install-files uninstall clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -47,7 +47,10 @@ fuzz: ## long fuzzing (not built yet)
 soak: ## long soak (not built yet)
 	@echo "make soak: not built yet" >&2; exit 1
 
-bench: build ## the bridge beside socat: throughput, latency, memory (about two minutes)
+bench: build ## isoproxy beside every peer that is here: speed, memory, curves (under 15 minutes; BENCH_QUICK=1: 2)
+	@$(BUN) bench/main.ts
+
+bench-bridge: build ## the bridge beside socat: throughput, latency, memory (about two minutes)
 	@$(BUN) bench/bridge.ts
 
 release: $(DEPS) ## binaries for every platform and SHA256SUMS in dist/release

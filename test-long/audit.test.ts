@@ -2,7 +2,7 @@
 
 import { afterAll, beforeAll, expect, test } from 'bun:test';
 import { statSync } from 'node:fs';
-import { readChain, segmentPaths } from '../test/support/audit-log.ts';
+import { readChain, segmentPaths } from '../test/support/audit-chain.ts';
 import { makeCanary } from '../test/support/canary.ts';
 import { startSimple } from '../test/support/isoproxy.ts';
 import { request } from '../test/support/raw-client.ts';

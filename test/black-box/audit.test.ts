@@ -20,7 +20,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import process from 'node:process';
-import { auditDir, readChain, segmentPaths } from '../support/audit-log.ts';
+import { auditDir, readChain, segmentPaths } from '../support/audit-chain.ts';
 import { assertClean, makeCanary } from '../support/canary.ts';
 import { skipped, works } from '../support/client-side.ts';
 import { until } from '../support/deadline.ts';

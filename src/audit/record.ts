@@ -63,26 +63,19 @@ const DOMAIN = 'isoproxy-audit-v1/record\n';
 /** `,"hash":"` + 64 digits + `"}`. */
 const SEAL_LENGTH = 75;
 const TRUNCATED = ',"truncated":true'.length;
-/** What is cut, or left out, where a line would be too long: the first of them first. */
-const CUTTABLE = ['query_names', 'path', 'reason'] as const;
 
 /** The line of a record, without its newline, and its hash. */
 export function sealRecord(
   place: RecordPlace,
-  content: RecordBody,
+  body: RecordBody,
   prev: string,
   key: Uint8Array,
 ): { readonly line: string; readonly hash: string } {
   const room = MAX_LINE - 1 - SEAL_LENGTH;
-  let body = content;
   let text = canonical(place, body, prev);
-  for (const member of CUTTABLE) {
-    const value = body[member];
-    if (text.length <= room || value === undefined) continue;
-    // Each character of a string is a byte of the line at least.
-    const cut = typeof value === 'string' ? value.slice(0, -(text.length - room + TRUNCATED)) : undefined;
-    body = { ...body, [member]: cut, truncated: true };
-    text = canonical(place, body, prev);
+  if (text.length > room) {
+    const shorter = shorten(body, text.length - room + TRUNCATED);
+    text = canonical(place, { ...shorter, truncated: true }, prev);
   }
   const hash = hashOf(text, key);
   return { line: `${text},"hash":"${hash}"}`, hash };
@@ -132,11 +125,35 @@ export function isHash(value: unknown): value is string {
 
 function canonical(place: RecordPlace, body: RecordBody, prev: string): string {
   const { seq, boot_id, time, mono_us } = place;
-  const json = JSON.stringify({ v: 1, seq, boot_id, time, mono_us, ...body, prev });
+  return toAscii({ v: 1, seq, boot_id, time, mono_us, ...body, prev }).slice(0, -1);
+}
+
+function toAscii(value: unknown): string {
   // What JSON leaves as it is: DEL, C1 controls, separators that end a line elsewhere, bidi overrides.
-  return json
-    .slice(0, -1)
-    .replace(/[\x7f-\uffff]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`);
+  return JSON.stringify(value).replace(
+    /[\x7f-\uffff]/g,
+    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
+}
+
+/** Members that others than us choose, in the order in which they are cut. */
+const CUT_FIRST = ['path', 'query_names', 'reason', 'rule', 'method'] as const;
+
+/** The same record without the ends of its longest members, so that its line is `bytes` shorter. */
+function shorten(body: RecordBody, bytes: number): RecordBody {
+  const shorter: Record<string, RecordBody[string]> = { ...body };
+  let left = bytes;
+  for (const member of CUT_FIRST) {
+    const value = body[member];
+    if (typeof value !== 'string' && !Array.isArray(value)) continue;
+    let length = value.length;
+    // A character costs what it is escaped to; a name its quotes and comma too.
+    for (; length > 0 && left > 0; length--)
+      left -= toAscii(value[length - 1]).length - (Array.isArray(value) ? -1 : 2);
+    shorter[member] = value.slice(0, length);
+    if (left <= 0) break;
+  }
+  return shorter as RecordBody;
 }
 
 function hashOf(text: string, key: Uint8Array): string {

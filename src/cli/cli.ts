@@ -81,6 +81,11 @@ export const COMMANDS: readonly CommandEntry[] = [
     load: async () => (await import('./denied.ts')).denied,
   },
   {
+    name: 'audit',
+    summary: 'read the audit trail, and verify that it is as it was written',
+    load: async () => (await import('./audit.ts')).audit,
+  },
+  {
     name: 'import',
     summary: 'turn a credentials_v2 document into proxy.toml',
     load: async () => (await import('./import.ts')).importCommand,

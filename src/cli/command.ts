@@ -4,6 +4,7 @@
 export const EXIT = {
   ok: 0,
   denied: 1,
+  unproven: 2,
   usage: 64,
   unavailable: 69,
   internal: 70,

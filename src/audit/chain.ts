@@ -15,7 +15,8 @@ export type FaultKind =
   | 'disorder'
   | 'rewritten'
   | 'cut'
-  | 'forged';
+  | 'forged'
+  | 'foreign';
 
 /** Where a log is not as it was written. */
 export interface Fault {

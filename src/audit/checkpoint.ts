@@ -94,6 +94,19 @@ export function parseVerifierKey(text: string): Verifier | undefined {
   };
 }
 
+/** The note that a checkpoint record tells of, made anew. */
+export function noteOf(record: Readonly<Record<string, unknown>>, origin: string): Note {
+  const { size, head, first, signed, signature } = record;
+  const checkpoint = {
+    origin,
+    size: Number(size),
+    head: String(head),
+    first: Number(first),
+    time: String(signed),
+  };
+  return { ...checkpoint, text: formatText(checkpoint), signature: String(signature) };
+}
+
 /** The note as it stands in a file, with the blank line that parts it from the next. */
 export function formatNote(note: Note): string {
   return `${note.text}\n\u2014 ${note.origin} ${note.signature}\n\n`;

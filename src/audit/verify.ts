@@ -1,6 +1,7 @@
 /** Is the log as it was written? docs/audit.md, "What makes a log intact", in constant memory. */
 import { statSync } from 'node:fs';
 import { type Chain, createChain, type Fault } from './chain.ts';
+import { noteOf, type Verifier } from './checkpoint.ts';
 import type { CheckpointSet } from './checkpoint-files.ts';
 import type { ReadRecord } from './record.ts';
 import { listSegments, readLines, type Segment } from './segments.ts';
@@ -10,6 +11,8 @@ export interface VerifyOptions {
   readonly key: Uint8Array;
   /** Read before this is called: what is written meanwhile can only make the log longer than they say. */
   readonly checkpoints: CheckpointSet;
+  /** Whose signature the checkpoints in the log itself must have. */
+  readonly verifier: Verifier;
   /** Called now and then with bytes that are done and bytes in all. */
   readonly onProgress?: ((done: number, all: number) => void) | undefined;
 }
@@ -54,7 +57,7 @@ const MAX_OPEN = 100_000;
 const PROGRESS_LINES = 8_192;
 
 /** @throws Error with the system's code if a segment cannot be read */
-export function verifyLog({ directory, key, checkpoints, onProgress }: VerifyOptions): Verdict {
+export function verifyLog({ directory, key, checkpoints, verifier, onProgress }: VerifyOptions): Verdict {
   const faults: Fault[] = [];
   let more = 0;
   const onFault = (fault: Fault) => {
@@ -84,7 +87,13 @@ export function verifyLog({ directory, key, checkpoints, onProgress }: VerifyOpt
       if (record.kind === 'recovered') recovered++;
       if (record.kind === 'start' && record['clean'] === false && record.seq > 1) uncleanEnds++;
       if (record.kind !== 'checkpoint') return;
-      newestFirst = Math.max(newestFirst, Number(record['first']) || 1);
+      // Who has the key of the chain only must not be able to say that its beginning was removed.
+      if (!verifier.isSignedBy(noteOf(record, verifier.origin))) {
+        const text = `the signature of the checkpoint in record ${record.seq} is wrong`;
+        onFault({ kind: 'forged', from: record.seq, to: record.seq, segment, text });
+        return;
+      }
+      newestFirst = Math.max(newestFirst, Number(record['first']));
       pins.checkRecord(record, chain.hashOf, segment);
     },
   });
@@ -108,6 +117,15 @@ export function verifyLog({ directory, key, checkpoints, onProgress }: VerifyOpt
       to: size,
       segment: file,
       text: `the signature of a checkpoint for record ${size} is wrong`,
+    });
+  const { anchors, foreign } = checkpoints;
+  if (anchors() === 0 && foreign.size > 0)
+    onFault({
+      kind: 'foreign',
+      from: first,
+      to: last,
+      segment: '',
+      text: 'all checkpoints from outside are of another log: this one was put in its place, or they are not meant for it',
     });
   const anchoredTo = pins.anchoredTo();
   return {
@@ -252,7 +270,7 @@ function createPinCheck(checkpoints: CheckpointSet, onFault: (fault: Fault) => v
       }
       if (pins.some((pin) => pin.isAnchor && pin.head === hash)) anchoredTo = Math.max(anchoredTo, seq);
     },
-    /** Of a checkpoint in the log itself: it has no signature that could be checked, and vouches for nothing. */
+    /** Of a checkpoint in the log itself: it vouches for nothing, but must fit. */
     checkRecord(record: ReadRecord, hashOf: Chain['hashOf'], segment: string): void {
       const size = Number(record['size']);
       const hash = hashOf(size);

@@ -1,8 +1,8 @@
 /** `isoproxy audit clear`: after a failure of the audit log, forwards again; the log says who let it. */
 import type { AuditStatus } from '../audit/trail.ts';
 import { readOptions } from './args.ts';
-import { CliError, type Command, EXIT, printError } from './command.ts';
-import { askControl, CONTROL_OPTIONS, CONTROL_USAGE, findControl } from './control-client.ts';
+import { CliError, EXIT, type Io, printError } from './command.ts';
+import { askControl, CONTROL_OPTIONS, findControl } from './control-client.ts';
 
 interface Answer {
   /** Code of the failure that was there; null if there was none. */
@@ -13,41 +13,28 @@ interface Answer {
   readonly error?: string;
 }
 
-export const auditClear: Command = {
-  usage: `usage: isoproxy audit clear --reason TEXT [--control PATH] [--config FILE] [--json]
-
-After the audit log could not be written, nothing is forwarded until an operator says so here. Mend the cause first (room
-on the disk, permissions, the file that was removed): isoproxy status names it. What was not on disk when it failed is
-written now, to a new segment, with a record of this.
-
-  --reason TEXT   why it may go on; it is recorded
-${CONTROL_USAGE}
-
-Exit codes: 0 it is written again, 69 no proxy answers, 74 it still cannot be written.
-`,
-  async run(args, io) {
-    const values = readOptions('audit clear', args, { ...CONTROL_OPTIONS, reason: { type: 'string' } });
-    const { reason = '' } = values;
-    if (reason.trim() === '')
-      throw new CliError(EXIT.usage, 'audit clear needs a reason', '--reason "disk was full, made room"');
-    const answer = await askControl<Answer>(findControl(values, io), 'POST', '/audit/clear', { reason });
-    if (values.json) io.stdout(`${JSON.stringify(answer)}\n`);
-    if (answer.error !== undefined) throw new CliError(EXIT.usage, answer.error);
-    if (answer.failure !== null) {
-      if (!values.json)
-        printError(
-          io,
-          `the audit log still cannot be written (${answer.failure})`,
-          'mend the cause, then clear again',
-        );
-      return EXIT.audit;
-    }
+export async function clear(args: readonly string[], io: Io): Promise<number> {
+  const values = readOptions('audit', args, { ...CONTROL_OPTIONS, reason: { type: 'string' } });
+  const { reason = '' } = values;
+  if (reason.trim() === '')
+    throw new CliError(EXIT.usage, 'audit clear needs a reason', '--reason "disk was full, made room"');
+  const answer = await askControl<Answer>(findControl(values, io), 'POST', '/audit/clear', { reason });
+  if (values.json) io.stdout(`${JSON.stringify(answer)}\n`);
+  if (answer.error !== undefined) throw new CliError(EXIT.usage, answer.error);
+  if (answer.failure !== null) {
     if (!values.json)
-      io.stdout(
-        answer.cleared === null
-          ? 'nothing to clear: the audit log is written\n'
-          : `cleared (${answer.cleared}): the audit log is written again, requests are forwarded\n`,
+      printError(
+        io,
+        `the audit log still cannot be written (${answer.failure})`,
+        'mend the cause, then clear again',
       );
-    return EXIT.ok;
-  },
-};
+    return EXIT.audit;
+  }
+  if (!values.json)
+    io.stdout(
+      answer.cleared === null
+        ? 'nothing to clear: the audit log is written\n'
+        : `cleared (${answer.cleared}): the audit log is written again, requests are forwarded\n`,
+    );
+  return EXIT.ok;
+}

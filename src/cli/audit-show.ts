@@ -54,9 +54,13 @@ function createRows(onRow: (record: ReadRecord, what: string) => void) {
         open.set(String(id), record);
         return;
       }
-      if (kind === 'outcome') open.delete(String(id));
-      // An outcome says all that its intent said.
-      onRow(record, kind === 'outcome' ? String(record['decision'] ?? kind) : kind);
+      if (kind !== 'outcome') {
+        onRow(record, kind);
+        return;
+      }
+      const intent = open.get(String(id));
+      open.delete(String(id));
+      onRow({ ...intent, ...record }, String(record['decision'] ?? kind));
     },
     end: () => end('open'),
   };

@@ -1,4 +1,4 @@
-/** `isoproxy audit`: reading the audit trail. */
+/** `isoproxy audit`: reading the audit log, and letting the proxy go on after a failure of it. */
 import { CliError, type Command, EXIT, type Io } from './command.ts';
 
 type Run = (args: readonly string[], io: Io) => Promise<number> | number;
@@ -8,6 +8,7 @@ const SUBCOMMANDS: Readonly<Record<string, () => Promise<Run>>> = {
   show: async () => (await import('./audit-show.ts')).show,
   tail: async () => (await import('./audit-tail.ts')).tail,
   key: async () => (await import('./audit-key.ts')).key,
+  clear: async () => (await import('./audit-clear.ts')).clear,
 };
 
 const USAGE = `usage: isoproxy audit verify [--config FILE | --dir PATH] [--checkpoints FILE]... [--key FILE]
@@ -15,6 +16,7 @@ const USAGE = `usage: isoproxy audit verify [--config FILE | --dir PATH] [--chec
        isoproxy audit show [--config FILE | --dir PATH] [FILTER]... [--last N] [--json]
        isoproxy audit tail [--follow] [--lines N] [--config FILE | --dir PATH] [FILTER]... [--json]
        isoproxy audit key [--config FILE | --dir PATH] [--json]
+       isoproxy audit clear --reason TEXT [--control PATH] [--config FILE] [--json]
 
 verify  reads the whole log and says whether it is as it was written, and up to which record checkpoints that
         were kept elsewhere vouch for it. Those in the log's directory vouch for nothing: who can cut the log
@@ -22,6 +24,8 @@ verify  reads the whole log and says whether it is as it was written, and up to 
 show    prints what was asked and what came of it, one line a request. It does not verify.
 tail    prints the last records, and those to come. It does not verify.
 key     prints the public key of the checkpoints. Keep it where the log is not.
+clear   tells the running proxy to forward again after its audit log failed (isoproxy status names the cause; mend
+        it first). What was not on disk by then is written now, with a record of who let it and why.
 
   --config FILE       the configuration that names the log (default: the usual search)
   --dir PATH          the log's directory; no configuration is read
@@ -53,8 +57,14 @@ Filters of show and tail; all that are given must hold:
   -n, --lines N       tail: how many to begin with (default: 10)
   -f, --follow        tail: go on with what is written, until Ctrl-C
 
-Exit codes: 0 intact, or printed; 1 tampered with; 2 intact, but no checkpoint from outside vouches for it and
---require-anchor was given; 74 a log or key that is not there or cannot be read.
+Of clear:
+
+  --reason TEXT       why it may go on; it is recorded
+  --control PATH      the control socket (default: the configuration's)
+
+Exit codes: 0 intact, printed, or cleared; 1 tampered with; 2 intact, but no checkpoint from outside vouches for it and
+--require-anchor was given; 69 clear: no proxy answers; 74 a log or key that is not there or cannot be read, or a log that
+still cannot be written.
 `;
 
 export const audit: Command = {

@@ -261,7 +261,13 @@ const inProcess = (dir: string, onProgress?: () => void) => {
   if (verifier === undefined) throw new Error('no verifier');
   const checkpoints = createCheckpointSet(verifier);
   checkpoints.addFile(anchors, true);
-  return verifyLog({ directory: work.path(dir), key: Buffer.from(HMAC_KEY.trim()), checkpoints, onProgress });
+  return verifyLog({
+    directory: work.path(dir),
+    key: Buffer.from(HMAC_KEY.trim()),
+    checkpoints,
+    verifier,
+    onProgress,
+  });
 };
 
 test('a log that is written while it is read: rotation and an unfinished line are no faults', () => {

@@ -49,7 +49,14 @@ export function makeLog(): TestLog {
       if (seq % 10 === 0) {
         const note = signer.sign({ size: seq - 1, head, first: 1, time: timeOf(seq) });
         notes.push(note);
-        return { kind: 'checkpoint', size: seq - 1, head, first: 1, signature: note.signature };
+        return {
+          kind: 'checkpoint',
+          size: seq - 1,
+          head,
+          first: 1,
+          signed: note.time,
+          signature: note.signature,
+        };
       }
       const fixed = FIXED[seq];
       if (fixed !== undefined) {
@@ -98,7 +105,8 @@ function requestOf(seq: number): Omit<RecordBody, 'kind'> {
 }
 
 function intent(seq: number): RecordBody {
-  return { kind: 'intent', ...requestOf(seq), rule: 'POST /v1/responses/*', decision: 'allow', reason: '' };
+  const judged = { rule: 'POST /v1/responses/*', decision: 'allow', config: CONFIG['config'] };
+  return { kind: 'intent', ...requestOf(seq), ...judged };
 }
 
 function outcome(seq: number): RecordBody {
@@ -110,7 +118,8 @@ function outcome(seq: number): RecordBody {
     bytes_out: 345,
     duration_us: 6_789,
   };
-  return { kind: 'outcome', ...requestOf(seq), ...ended };
+  const { request_id, listener, provider } = requestOf(seq);
+  return { kind: 'outcome', request_id, listener, provider, ...ended };
 }
 
 function timeOf(seq: number): string {
@@ -122,9 +131,12 @@ function placeOf(seq: number) {
   return { seq, boot_id: `0000000${begin}`.slice(-8), time: timeOf(seq), mono_us: (seq - begin) * 1_000_000 };
 }
 
-/** A line of a record with other members, chained to `prev`. */
+/** A line of a record with other members, chained to `prev`; a checkpoint is signed anew: by a thief of both keys. */
 export function reseal(line: string, changes: Readonly<Record<string, unknown>>, prev: string, key = KEY) {
   const { v, seq, boot_id, time, mono_us, prev: _, hash, ...body } = { ...JSON.parse(line), ...changes };
+  const isSigned = 'head' in changes || 'first' in changes;
+  if (isSigned && !('signature' in changes))
+    body.signature = signer.sign({ ...body, time: body.signed }).signature;
   return sealRecord({ seq, boot_id, time, mono_us }, body, prev, key);
 }
 

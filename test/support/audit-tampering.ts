@@ -193,6 +193,22 @@ export const TAMPERINGS: readonly Tampering[] = [
     alone: [1, ['edited', 25, 25]],
   },
   {
+    id: 'A2',
+    name: 'beginning-removed-and-announced-with-the-key-of-the-chain-alone',
+    tamper(segments) {
+      const lines = linesOf(segments);
+      for (let at = 49; at < lines.length; at++) {
+        const forged = at === 49 ? { first: 41, signature: JSON.parse(lines[39] as string).signature } : {};
+        lines[at] = reseal(lines[at] as string, forged, hashOf(lines[at - 1])).line;
+      }
+      putLines(segments, lines);
+      segments.delete(segmentName(1));
+      segments.delete(SECOND);
+    },
+    anchored: [1, ['missing', 1, 40], ['forged', 50, 50]],
+    alone: [1, ['missing', 1, 40], ['forged', 50, 50]],
+  },
+  {
     id: 'A4',
     name: 'chained-anew-with-a-guessed-key',
     tamper: editLines((lines) => rechain(lines, GUESS, true)),

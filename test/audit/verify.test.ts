@@ -2,6 +2,7 @@
 
 import { afterAll, beforeAll, expect, test } from 'bun:test';
 import { appendFileSync, chmodSync, readdirSync, renameSync, rmSync, symlinkSync } from 'node:fs';
+import { join } from 'node:path';
 import { formatNote, type Note, parseVerifierKey } from '../../src/audit/checkpoint.ts';
 import { createCheckpointSet } from '../../src/audit/checkpoint-files.ts';
 import { segmentName } from '../../src/audit/segments.ts';
@@ -19,7 +20,8 @@ import {
   signer,
   writeLog,
 } from '../support/audit-log.ts';
-import { createWorkspace } from '../support/workspace.ts';
+import { until } from '../support/deadline.ts';
+import { createWorkspace, reapAtExit } from '../support/workspace.ts';
 
 const work = createWorkspace();
 const good = makeLog();
@@ -305,4 +307,31 @@ test('a segment that is removed from the middle while it is read is one', () => 
       renameSync(work.path(`robbed/${name}`), work.path('loot'));
   });
   expect(verdict.gaps).toMatchObject([{ kind: 'missing', from: 21, to: 40 }]);
+});
+
+test('a proxy that writes, rotates and removes as fast as it can is never a false alarm', async () => {
+  writeLog(work.path('busy'), { segments: new Map() });
+  const file = work.write('busy-anchors', '');
+  const writer = Bun.spawn([
+    process.execPath,
+    join(import.meta.dir, 'live-writer.ts'),
+    work.path('busy'),
+    file,
+  ]);
+  const gone = reapAtExit(writer.pid);
+  const verifier = parseVerifierKey(signer.verifierKey);
+  if (verifier === undefined) throw new Error('no verifier');
+  const verdicts: Verdict[] = [];
+  await until('the writer removes segments while they are read', async () => {
+    const checkpoints = createCheckpointSet(verifier);
+    checkpoints.addFile(file, true);
+    const options = { directory: work.path('busy'), key: Buffer.from(HMAC_KEY.trim()), checkpoints };
+    verdicts.push(verifyLog(options));
+    expect(verdicts.at(-1)).toMatchObject({ ok: true, gaps: [] });
+    return verdicts.length > 25 && (verdicts.at(-1)?.first ?? 0) > 1_000;
+  });
+  writer.kill();
+  await writer.exited;
+  gone();
+  expect(verdicts.filter((verdict) => verdict.anchored_to > 0).length).toBeGreaterThan(0);
 });

@@ -14,6 +14,8 @@ export interface Pin {
 }
 
 export interface CheckpointSet {
+  /** Whose signature they have, and those in the log itself must have. */
+  readonly verifier: Verifier;
   /** Number of a record -> what checkpoints say its hash is. */
   readonly pins: ReadonlyMap<number, readonly Pin[]>;
   /** How many come from outside of the directory. */
@@ -62,6 +64,7 @@ export function createCheckpointSet(verifier: Verifier): CheckpointSet {
   }
 
   return {
+    verifier,
     pins,
     anchors: () => anchors,
     forged,

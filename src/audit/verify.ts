@@ -1,7 +1,7 @@
 /** Is the log as it was written? docs/audit.md, "What makes a log intact", in constant memory. */
 import { statSync } from 'node:fs';
 import { type Chain, createChain, type Fault } from './chain.ts';
-import { noteOf, type Verifier } from './checkpoint.ts';
+import { noteOf } from './checkpoint.ts';
 import type { CheckpointSet } from './checkpoint-files.ts';
 import type { ReadRecord } from './record.ts';
 import { listSegments, readLines, type Segment } from './segments.ts';
@@ -11,8 +11,6 @@ export interface VerifyOptions {
   readonly key: Uint8Array;
   /** Read before this is called: what is written meanwhile can only make the log longer than they say. */
   readonly checkpoints: CheckpointSet;
-  /** Whose signature the checkpoints in the log itself must have. */
-  readonly verifier: Verifier;
   /** Called now and then with bytes that are done and bytes in all. */
   readonly onProgress?: ((done: number, all: number) => void) | undefined;
 }
@@ -57,7 +55,8 @@ const MAX_OPEN = 100_000;
 const PROGRESS_LINES = 8_192;
 
 /** @throws Error with the system's code if a segment cannot be read */
-export function verifyLog({ directory, key, checkpoints, verifier, onProgress }: VerifyOptions): Verdict {
+export function verifyLog({ directory, key, checkpoints, onProgress }: VerifyOptions): Verdict {
+  const { verifier } = checkpoints;
   const faults: Fault[] = [];
   let more = 0;
   const onFault = (fault: Fault) => {

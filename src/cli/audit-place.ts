@@ -4,9 +4,8 @@ import { join } from 'node:path';
 import { createSigner, parseVerifierKey, type Signer, type Verifier } from '../audit/checkpoint.ts';
 import { AuditKeyError, hmacKeyPath, readHmacKey, readSigningKey, signingKeyPath } from '../audit/keys.ts';
 import { auditDirectory } from '../audit/segments.ts';
-import type { Config } from '../config/effective.ts';
+import type { AuditConfig } from '../config/effective.ts';
 import { loadConfig } from '../config/load.ts';
-import type { SecretSource } from '../credentials/credential.ts';
 import { CliError, EXIT, type Io } from './command.ts';
 
 /** Options that every command here takes. */
@@ -16,16 +15,10 @@ export const PLACE_OPTIONS = {
   json: { type: 'boolean' },
 } as const;
 
-/** What `[audit]` says about reading. */
-interface AuditSettings {
-  readonly checkpointFile: string | undefined;
-  readonly key: SecretSource | undefined;
-}
-
 export interface AuditPlace {
   readonly directory: string;
   /** Undefined where the directory was named, or nothing is configured. */
-  readonly settings: AuditSettings | undefined;
+  readonly settings: Pick<AuditConfig, 'key' | 'checkpointFile'> | undefined;
 }
 
 /** @throws CliError, ConfigError */
@@ -34,11 +27,8 @@ export function findAuditPlace(
   io: Io,
 ): AuditPlace {
   if (values.dir === undefined) {
-    const config: Config & { readonly audit?: AuditSettings } = loadConfig({
-      file: values.config,
-      env: io.env,
-    });
-    return { directory: auditDirectory(config.server.stateDir), settings: config.audit };
+    const { server, audit } = loadConfig({ file: values.config, env: io.env });
+    return { directory: auditDirectory(server.stateDir), settings: audit };
   }
   if (values.config !== undefined)
     throw new CliError(EXIT.usage, '--config and --dir exclude each other', 'isoproxy help audit');
@@ -63,12 +53,12 @@ export function readChainKey({ directory, settings }: AuditPlace, given: string 
   );
 }
 
-function configuredKey(settings: AuditSettings | undefined, io: Io): string | undefined {
+function configuredKey(settings: AuditPlace['settings'], io: Io): string | undefined {
   const key = settings?.key;
   if (key === undefined) return undefined;
   if (key.kind === 'file') return key.path;
   const directory = io.env['CREDENTIALS_DIRECTORY'];
-  if (key.kind === 'systemd' && directory !== undefined) return join(directory, key.name);
+  if (directory !== undefined) return join(directory, key.name);
   throw new CliError(EXIT.audit, 'the key of the chain is with the service only', 'name a copy: --key FILE');
 }
 

@@ -42,7 +42,7 @@ export function verify(args: readonly string[], io: Io): number {
   readAnchors(place, given, checkpoints, io);
   const progress = createProgress(io);
   const verdict = reading(directory, () =>
-    verifyLog({ directory, key, checkpoints, verifier, onProgress: progress.show }),
+    verifyLog({ directory, key, checkpoints, onProgress: progress.show }),
   );
   progress.clear();
   if (verdict.segments === 0 && verdict.ok)

@@ -2,7 +2,7 @@
 
 import { afterAll, expect, test } from 'bun:test';
 import { readChainKey } from '../../src/cli/audit-place.ts';
-import type { SecretSource } from '../../src/credentials/credential.ts';
+import type { AuditConfig } from '../../src/config/effective.ts';
 import { createWorkspace } from '../support/workspace.ts';
 
 const work = createWorkspace();
@@ -13,14 +13,14 @@ work.write('credentials/audit-key', key('b'));
 const file = work.write('file', key('c'));
 work.write('audit/hmac.key', key('d'));
 
-const read = (source: SecretSource | undefined, option?: string, env: Record<string, string> = {}) => {
+const read = (source: AuditConfig['key'], option?: string, env: Record<string, string> = {}) => {
   const settings = { checkpointFile: undefined, key: source };
   const io = { stdout: () => {}, stderr: () => {}, env, color: false };
   return Buffer.from(readChainKey({ directory: work.path('audit'), settings }, option, io)).toString();
 };
 
 test('the first of: --key, the configured file or systemd credential, hmac.key', () => {
-  const systemd: SecretSource = { kind: 'systemd', name: 'audit-key' };
+  const systemd: AuditConfig['key'] = { kind: 'systemd', name: 'audit-key' };
   expect(read({ kind: 'file', path: file }, given)).toBe(key('a'));
   expect(read(systemd, undefined, { CREDENTIALS_DIRECTORY: work.path('credentials') })).toBe(key('b'));
   expect(read({ kind: 'file', path: file })).toBe(key('c'));

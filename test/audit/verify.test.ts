@@ -267,7 +267,6 @@ const inProcess = (dir: string, onProgress?: () => void) => {
     directory: work.path(dir),
     key: Buffer.from(HMAC_KEY.trim()),
     checkpoints,
-    verifier,
     onProgress,
   });
 };

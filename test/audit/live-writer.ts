@@ -28,7 +28,7 @@ for (;;) {
   const begin = seq - SEGMENT / 2 + 1;
   const first = Math.max(1, begin - KEPT * SEGMENT);
   const note = signer.sign({ size: seq, head, first, time });
-  append({ kind: 'checkpoint', size: seq, head, first, signature: note.signature });
+  append({ kind: 'checkpoint', size: seq, head, first, signed: note.time, signature: note.signature });
   appendFileSync(anchors, formatNote(note));
   if (first > 1) rmSync(join(directory, segmentName(first - SEGMENT)), { force: true });
 }

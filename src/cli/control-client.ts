@@ -29,7 +29,7 @@ export const CONTROL_USAGE = `  --control PATH  the control socket (default: the
 /** Where the proxy keeps its state and its control socket. */
 export interface ControlPlace {
   readonly socket: string;
-  /** Directory of the halt file; undefined where only a socket was named. */
+  /** Directory of the halt file; undefined where only a socket was named, and no configuration that names it as well. */
   readonly stateDir: string | undefined;
   /** Why the configuration could not be used to find them. */
   readonly guessed: string | undefined;
@@ -45,30 +45,37 @@ export function findControl(
   values: { config?: string | undefined; control?: string | undefined },
   io: Io,
 ): ControlPlace {
+  // A configuration that the usual search finds may be that of another proxy: halting that one would stop nobody here.
+  const isItsOwn = (socket: string | undefined) =>
+    values.control === undefined || values.config !== undefined || values.control === socket;
   try {
     const config = loadConfig({ file: values.config, env: io.env });
-    const { server } = config;
+    const { controlSocket, stateDir } = config.server;
     return {
-      socket: values.control ?? server.controlSocket,
-      stateDir: values.control === undefined ? server.stateDir : undefined,
+      socket: values.control ?? controlSocket,
+      stateDir: isItsOwn(controlSocket) ? stateDir : undefined,
       guessed: undefined,
       config,
     };
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
-    if (values.control !== undefined)
-      return { socket: values.control, stateDir: undefined, guessed: undefined, config: undefined };
     const written = readPaths(values.config, io.env);
     const stateDir = written.state_dir ?? defaultStateDir(io.env, process.getuid?.() === 0);
-    const socket = written.control ?? (stateDir && join(stateDir, 'control.sock'));
+    const guess = written.control ?? (stateDir && join(stateDir, 'control.sock'));
+    const socket = values.control ?? guess;
     if (socket === undefined)
       throw new CliError(
         EXIT.config,
         'the configuration cannot be used to find the control socket',
         '--control PATH',
       );
-    const guessed = error.problems[0]?.text ?? 'the configuration cannot be read';
-    return { socket, stateDir, guessed, config: undefined };
+    const problem = error.problems[0]?.text ?? 'the configuration cannot be read';
+    return {
+      socket,
+      stateDir: isItsOwn(guess) ? stateDir : undefined,
+      guessed: values.control === undefined ? problem : undefined,
+      config: undefined,
+    };
   }
 }
 

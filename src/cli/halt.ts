@@ -50,7 +50,13 @@ Exit codes: 0 halted, 69 it could not be saved or nobody could be told.
         throw new CliError(EXIT.usage, answer.error, 'isoproxy status lists them');
       return report(io, values.json ?? false, scope, { ...answer, by: place.socket });
     } catch (error) {
-      if (!(error instanceof NoAnswerError) || place.stateDir === undefined) throw error;
+      if (!(error instanceof NoAnswerError)) throw error;
+      if (place.stateDir === undefined)
+        throw new CliError(
+          EXIT.unavailable,
+          `${error.message}; nothing is halted`,
+          `with --config FILE as well, its state directory says so; by hand: echo ${formatScope(scope)} >> STATE_DIR/halt`,
+        );
       // The file halts no name that is not configured, and would look as if it had; without a configuration, it may.
       if (place.config !== undefined && !isConfigured(scope, place.config))
         throw new CliError(

@@ -15,6 +15,7 @@ import {
   fsyncSync,
   ftruncateSync,
   lstatSync,
+  mkdirSync,
   openSync,
   readSync,
   renameSync,
@@ -102,6 +103,8 @@ export function createHaltFile(stateDir: string): HaltFile {
  */
 export function writeHaltByHand(stateDir: string, scope: HaltScope, reason: string): readonly Halt[] {
   const halt = createHalt(scope, reason, Date.now());
+  // A proxy that has never run has none; its first start will find it halted.
+  mkdirSync(stateDir, { recursive: true, mode: 0o700 });
   return createHaltFile(stateDir).update((inFile) => mergeHalts(inFile, [halt]));
 }
 

@@ -260,8 +260,9 @@ describe('status', () => {
   test('a wrong --control: 69, and a hint', async () => {
     await using proxy = await start();
     const wrong = proxy.workspace.path('state/none.sock');
-    for (const command of ['status', 'halt', 'denied', 'reload']) {
-      const result = await proxy.cli([command, '--control', wrong]);
+    for (const command of ['status', 'resume', 'denied', 'reload']) {
+      const all = command === 'resume' ? ['--all'] : [];
+      const result = await proxy.cli([command, '--control', wrong, ...all]);
       expect([command, result.code, result.stdout]).toEqual([command, 69, '']);
       expect(result.stderr).toContain(`isoproxy: error: no answer from ${wrong}: ENOENT`);
       expect(result.stderr).toContain('isoproxy: hint:');
@@ -419,6 +420,38 @@ describe('kill switch', () => {
     expect([result.code, result.stdout]).toEqual([0, `halted: provider api (${haltFile(proxy)})\n`]);
     await restart(proxy);
     expect(outcome(await post(proxy))).toEqual(HALTED);
+  });
+
+  test('what has never run is halted by the file, in a state directory like that of a start', async () => {
+    await using proxy = await start();
+    expect(await proxy.stop()).toBe(0);
+    rmSync(proxy.workspace.path('state'), { recursive: true });
+    expect((await proxy.cli(['halt'])).code).toBe(0);
+    expect(statSync(proxy.workspace.path('state')).mode & 0o777).toBe(0o700);
+    await restart(proxy);
+    expect(outcome(await post(proxy))).toEqual(HALTED);
+  });
+
+  test('with --control the file is written where a configuration says that it is the same proxy', async () => {
+    await using proxy = await start();
+    expect(await proxy.stop()).toBe(0);
+    const elsewhere = proxy.workspace.path('elsewhere.sock');
+    const named = await proxy.cli(['halt', '--control', elsewhere]);
+    expect([named.code, named.stdout]).toEqual([0, `halted: all (${haltFile(proxy)})\n`]);
+    rmSync(haltFile(proxy));
+    const found = (socket: string) =>
+      run(['halt', '--control', socket], {
+        dir: proxy.workspace.dir,
+        env: { ISOPROXY_CONFIG: proxy.configPath },
+      });
+    expect((await found(control(proxy))).code).toBe(0);
+    rmSync(haltFile(proxy));
+    // The proxy that the usual search finds may be another one.
+    const other = await found(elsewhere);
+    expect([other.code, other.stdout]).toEqual([69, '']);
+    expect(other.stderr).toContain('nothing is halted');
+    expect(other.stderr).toContain('echo all >> STATE_DIR/halt');
+    expect(existsSync(haltFile(proxy))).toBe(false);
   });
 
   test('names that nobody configured are refused, also without a process that knows them', async () => {

@@ -174,6 +174,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     const finish = await listeners.open(next);
     // From here on nothing can fail, and nothing waits: this is the one step.
     const { shutdownGraceMs } = generation.config.server;
+    for (const provider of movedProviders(generation.config, config)) guards.circuitBreaker.forget(provider);
     generation = next;
     inForce = config;
     recordConfig();
@@ -256,6 +257,15 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   }
 
   return { inFlight: guards.concurrency.inFlight, config: () => generation.config, reload, stop };
+}
+
+/** Providers that are reached otherwise now, or not any more: circuits of the old place would keep the new one shut. */
+function movedProviders(before: Config, after: Config): string[] {
+  const wayTo = (config: Config, name: string) => {
+    const provider = config.providers.get(name);
+    return JSON.stringify([provider?.origin, provider?.basePath, provider?.upstreamSocket, provider?.tls]);
+  };
+  return [...before.providers.keys()].filter((name) => wayTo(before, name) !== wayTo(after, name));
 }
 
 function describeHalt(halt: Halt): Record<string, string> {

@@ -48,6 +48,8 @@ export interface CircuitBreaker {
    * @throws ProxyError circuit_open
    */
   readonly check: (listener: string, provider: string) => void;
+  /** What is known of this provider, and what requests under way will tell, is about another upstream. */
+  readonly forget: (provider: string) => void;
   /** Circuits that are not closed, by provider, or by `listener provider`. */
   readonly states: () => ReadonlyMap<string, CircuitState>;
 }
@@ -96,6 +98,8 @@ export function createCircuitBreaker(now: () => number): CircuitBreaker {
   const circuits = new Map<string, Circuit>();
   /** Requests let through so far: each is known by its number. */
   let entered = 0;
+  /** The last request that was let through to an upstream that a provider had before. */
+  const forgotten = new Map<string, number>();
 
   /** Seconds that a circuit makes a request wait; 0 = none. */
   function waitOf(circuit: Circuit | undefined, at: number): number {
@@ -129,6 +133,7 @@ export function createCircuitBreaker(now: () => number): CircuitBreaker {
       settle(verdict) {
         if (settled) return;
         settled = true;
+        if (request <= (forgotten.get(provider) ?? 0)) return;
         record(providerKey, limit, request, OF_PROVIDER[verdict]);
         record(pairKey, limit, request, OF_PAIR[verdict]);
       },
@@ -168,7 +173,13 @@ export function createCircuitBreaker(now: () => number): CircuitBreaker {
     return found;
   }
 
-  return { check, enter, states };
+  function forget(provider: string): void {
+    forgotten.set(provider, entered);
+    for (const key of circuits.keys())
+      if (key === provider || key.endsWith(` ${provider}`)) circuits.delete(key);
+  }
+
+  return { check, enter, forget, states };
 }
 
 function createCircuit(): Circuit {

@@ -217,6 +217,21 @@ describe('what a reload changes', () => {
     for (const secret of [canary, next]) assertClean(secret, proxy.visible());
   });
 
+  test('a corrected base_url: the circuit of the wrong one is forgotten, and that of another reload is not', async () => {
+    const circuit = { failures: 1, open: '10m' };
+    const wrong = await freePort();
+    const make = (dir: string, upstreamPort: number, more: Partial<SimpleConfigOptions> = {}) =>
+      config(dir, { upstreamPort, limits: { circuit }, ...more });
+    await using proxy = await start((dir) => make(dir, wrong));
+    const { dir } = proxy.workspace;
+    expect(code(await get(proxy.socket()))).toBe('upstream_unreachable');
+    expect(code(await get(proxy.socket()))).toBe('circuit_open');
+    await mustReload(proxy, make(dir, wrong, { endpoints: ['GET /v1/models/*', 'GET /other'] }));
+    expect(code(await get(proxy.socket()))).toBe('circuit_open');
+    await mustReload(proxy, make(dir, up.port));
+    expect((await get(proxy.socket())).status).toBe(200);
+  });
+
   test('what needs a restart is named, and not put in force by half', async () => {
     await using proxy = await start();
     const { dir } = proxy.workspace;

@@ -271,6 +271,21 @@ test('stragglers of an unreachable provider, too, say nothing once its circuit w
   expect(states()).toEqual({});
 });
 
+test('a provider that is forgotten starts anew, for all sandboxes, and what was under way says nothing', () => {
+  const { breaker, enter, settle, states } = start();
+  const early = [enter(), enter(), enter()];
+  settle('failure', 3);
+  settle('failure', 3, 'a', 'y');
+  settle('unreachable', 3, 'b');
+  expect(states()).toEqual({ x: 'open', 'a x': 'open', 'a y': 'open' });
+  breaker.forget('x');
+  expect(states()).toEqual({ 'a y': 'open' });
+  for (const trial of early) trial.settle('unreachable');
+  expect(states()).toEqual({ 'a y': 'open' });
+  settle('unreachable', 3);
+  expect(states()).toEqual({ x: 'open', 'a y': 'open' });
+});
+
 test('what a straggler says of a circuit that did not open still counts', () => {
   const { enter, settle, states } = start();
   const early = [enter('b'), enter('b'), enter('b')];

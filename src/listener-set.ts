@@ -76,17 +76,19 @@ export function createListenerSet({ runtime, otherPorts }: ListenerSetOptions): 
     try {
       for (const listener of config.listeners) {
         const address = describeAddress(listener.address);
-        if (members.has(address)) continue;
+        // Somebody removed its socket, or put something else in its place: a new one takes over, as nobody reaches this.
+        if (members.get(address)?.listener.isInPlace()) continue;
         const handle = handlers.get(address) as Handler;
         const member = await openMember(listener, handle, maxMessageBytes).catch((error) =>
           explain(listener, error),
         );
         opened.set(address, member);
       }
-      assertListening([...all(), ...[...opened.values()].map(({ listener }) => listener)], otherPorts);
+      assertListening([...members.values(), ...opened.values()], opened.values(), otherPorts);
       for (const listener of config.listeners) {
-        const kept = members.get(describeAddress(listener.address));
-        if (kept === undefined) continue;
+        const address = describeAddress(listener.address);
+        const kept = members.get(address);
+        if (kept === undefined || opened.has(address)) continue;
         const before = kept.config;
         undo.push(() => kept.listener.reconfigure(before));
         try {
@@ -101,8 +103,9 @@ export function createListenerSet({ runtime, otherPorts }: ListenerSetOptions): 
       throw error;
     }
     return () => {
+      const replaced = [...opened.keys()].flatMap((address) => members.get(address) ?? []);
       for (const [address, member] of opened) members.set(address, member);
-      return change(config, handlers);
+      return [...replaced, ...change(config, handlers)];
     };
   }
 
@@ -137,9 +140,13 @@ function explain(listener: ListenerConfig, error: unknown): never {
   throw listenError(`listeners.${listener.name}`, describeAddress(listener.address), error);
 }
 
-/** What listens must be what was configured: every socket in its place, and no TCP port besides. */
-function assertListening(open: readonly OpenListener[], otherPorts: readonly number[]): void {
-  const configured = open.flatMap(({ config }) =>
+/** What listens must be what was configured: every new socket in its place, and no TCP port besides. */
+function assertListening(
+  all: readonly Member[],
+  opened: Iterable<Member>,
+  otherPorts: readonly number[],
+): void {
+  const configured = all.flatMap(({ config }) =>
     config.address.kind === 'tcp' ? [config.address.port] : [],
   );
   const extra = listeningTcpPorts().filter(
@@ -150,7 +157,7 @@ function assertListening(open: readonly OpenListener[], otherPorts: readonly num
       'unavailable',
       `the process listens on TCP port ${extra.join(', ')}, which nobody configured`,
     );
-  for (const listener of open) {
+  for (const { listener } of opened) {
     if (!listener.isInPlace()) {
       throw new StartError(
         'unavailable',

@@ -1,9 +1,9 @@
 // A configuration that changes while requests are in flight: SIGHUP and `reload`.
 
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test';
-import { chmodSync, existsSync, mkdirSync, readFileSync, statSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import process from 'node:process';
 import { assertClean, makeCanary } from '../support/canary.ts';
 import { until } from '../support/deadline.ts';
@@ -158,6 +158,47 @@ describe('what a reload changes', () => {
     await streams.finish();
     for (const client of streams.clients) expect((await client.response()).complete).toBe(true);
     expect((await get(path)).status).toBe(200);
+  });
+
+  test('a listener whose socket somebody removed or replaced gets a new one, and its streams are finished', async () => {
+    await using proxy = await start();
+    const path = proxy.socket();
+    using streams = await openStreams(up, path, 3);
+    const gone = [
+      () => rmSync(path),
+      () => rmSync(dirname(path), { recursive: true }),
+      // Dead: its process was killed.
+      () => {
+        rmSync(path);
+        const killed = Bun.spawnSync([
+          process.execPath,
+          '-e',
+          `require('net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 'SIGKILL'))`,
+        ]);
+        expect(killed.signalCode).toBe('SIGKILL');
+      },
+    ];
+    for (const remove of gone) {
+      remove();
+      await expect(get(path)).rejects.toThrow();
+      await mustReload(proxy);
+      expect((await get(path)).status).toBe(200);
+      expect(statSync(path).mode & 0o777).toBe(0o600);
+    }
+    await streams.event('second');
+    await streams.finish();
+    for (const client of streams.clients)
+      expect((await client.response()).text()).toBe('data: first\n\ndata: second\n\n');
+    expect((await get(path)).status).toBe(200);
+    expect(await proxy.stop()).toBe(0);
+    expect(existsSync(path)).toBe(false);
+  });
+
+  test('a socket that is gone does not hinder the removal of its listener', async () => {
+    await using proxy = await start((dir) => withListeners(dir, [at(dir, 'agent-1'), at(dir, 'agent-2')]));
+    rmSync(proxy.socket('agent-2'));
+    await mustReload(proxy, withListeners(proxy.workspace.dir, [at(proxy.workspace.dir, 'agent-1')]));
+    expect((await get(proxy.socket('agent-1'))).status).toBe(200);
   });
 
   test('renamed on the same path it stays open, and streams of both names outlive its removal', async () => {

@@ -20,7 +20,6 @@ import {
   readSync,
   renameSync,
   statSync,
-  unlinkSync,
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
@@ -35,6 +34,7 @@ import {
   parseScope,
   tidyReason,
 } from '../guards/kill-switch.ts';
+import { removeFile, takeLock } from './lock-file.ts';
 
 /** Longest file that is read, bytes: more than a thousand halts with the longest reasons. */
 const MAX_FILE_BYTES = 1024 * 1024;
@@ -43,9 +43,6 @@ const MAX_FILE_BYTES = 1024 * 1024;
  * clock (2 s at the worst, eight polls) may leave the same times and size.
  */
 const SETTLING_READS = 8;
-/** How long another writer may hold the lock, ms. Longer, and it must have died. */
-const LOCK_WAIT_MS = 1_000;
-const LOCK_STEP_MS = 10;
 const HEADER =
   '# Written by isoproxy. `isoproxy resume` lifts halts; so does removing a line, or this file.\n';
 /** The last moment that RFC 3339 can name, ms. */
@@ -79,13 +76,14 @@ export function createHaltFile(stateDir: string): HaltFile {
   }
 
   function update(change: (inFile: readonly Halt[]) => readonly Halt[]): readonly Halt[] {
-    const unlock = lock(join(stateDir, '.halt.lock'));
+    // Of two that read, then write, the second would undo the halt of the first.
+    const unlock = takeLock(join(stateDir, '.halt.lock'));
     // Else a file that is removed before the next look would pass for one that never was.
     known = '';
     try {
       const next = change(readHaltsNow(path));
       if (next.length > 0) replace(stateDir, path, next);
-      else remove(path);
+      else removeFile(path);
       syncDirectory(stateDir);
       return next;
     } finally {
@@ -210,7 +208,7 @@ function momentOf(ms: number): string {
 /** The file is whole at every moment: the old one, then the new one. */
 function replace(directory: string, path: string, halts: readonly Halt[]): void {
   const temporary = join(directory, `.halt.${process.pid.toString(36)}`);
-  remove(temporary);
+  removeFile(temporary);
   const { O_CREAT, O_EXCL, O_WRONLY, O_NOFOLLOW } = constants;
   const fd = openSync(temporary, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, 0o600);
   try {
@@ -224,7 +222,7 @@ function replace(directory: string, path: string, halts: readonly Halt[]): void 
     }
     renameSync(temporary, path);
   } catch (error) {
-    remove(temporary);
+    removeFile(temporary);
     throw error;
   }
 }
@@ -246,34 +244,11 @@ function writeAll(fd: number, halts: readonly Halt[]): void {
   }
 }
 
-function remove(path: string): void {
-  try {
-    unlinkSync(path);
-  } catch (error) {
-    if ((error as { code?: string }).code !== 'ENOENT') throw error;
-  }
-}
-
 function syncDirectory(path: string): void {
   const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
     fsyncSync(fd);
   } finally {
     closeSync(fd);
-  }
-}
-
-/** One writer at a time: of two that read, then write, the second would undo the halt of the first. */
-function lock(path: string): () => void {
-  const { O_CREAT, O_EXCL, O_WRONLY, O_NOFOLLOW } = constants;
-  for (let waited = 0; ; waited += LOCK_STEP_MS) {
-    try {
-      closeSync(openSync(path, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, 0o600));
-      return () => remove(path);
-    } catch (error) {
-      if ((error as { code?: string }).code !== 'EEXIST') throw error;
-    }
-    if (waited < LOCK_WAIT_MS) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LOCK_STEP_MS);
-    else remove(path);
   }
 }

@@ -5,6 +5,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   symlinkSync,
   truncateSync,
@@ -280,7 +281,9 @@ test('by hand: merges into the file; an empty one stays a halt of the whole prox
   expect(() => writeHaltByHand(dir, { kind: 'provider', name: 'a\nb' }, '')).toThrow(RangeError);
 });
 
-test('of many processes that halt at once, no halt is lost', async () => {
+test('of many processes that halt at once, no halt is lost', haltAtOnce, 20_000);
+
+async function haltAtOnce(): Promise<void> {
   const module = JSON.stringify(new URL('../../src/runtime/halt-file.ts', import.meta.url).pathname);
   const names = Array.from({ length: 12 }, (_, i) => `p${i}`);
   const script = `const { writeHaltByHand } = await import(${module});
@@ -291,14 +294,40 @@ test('of many processes that halt at once, no halt is lost', async () => {
   expect(await Promise.all(children.map((child) => child.exited))).toEqual(names.map(() => 0));
   expect(createHaltFile(dir).read()).toHaveLength(60);
   expect(readdirSync(dir)).toEqual(['halt']);
-}, 20_000);
+}
 
-test('the lock and the temporary file of a process that was killed hinder nobody for long', () => {
-  workspace.write('state/.halt.lock', '');
+test('the temporary file of a process that was killed hinders nobody', () => {
   workspace.write(`state/.halt.${process.pid.toString(36)}`, 'half a li');
   expect(start().killSwitch.halt(ALL, '')).toEqual({ saved: true });
   expect(readdirSync(dir)).toEqual(['halt']);
 });
+
+const namespace = readlinkSync('/proc/self/ns/pid');
+test.each([
+  ['nobody knows', '', 1000],
+  ['was killed', `${killedPid()} ${namespace}`, 0],
+  ['had the number of this one, before a reboot', `${process.pid} ${namespace}`, 0],
+  ['lives', `1 ${namespace}`, 1000],
+  ['counts elsewhere', `${killedPid()} pid:[1]`, 1000],
+])('the lock of a process that %s is waited for as long as it must', (_name, holder, ms) => {
+  workspace.write('state/.halt.lock', holder);
+  const started = performance.now();
+  expect(start().killSwitch.halt(ALL, '')).toEqual({ saved: true });
+  const took = performance.now() - started;
+  expect(took).toBeGreaterThanOrEqual(ms);
+  expect(took).toBeLessThan(ms + 500);
+  expect(readdirSync(dir)).toEqual(['halt']);
+});
+
+test('of many processes that find the lock of a dead one at once, no halt is lost', async () => {
+  workspace.write('state/.halt.lock', `${killedPid()} ${namespace}`);
+  await haltAtOnce();
+}, 20_000);
+
+/** The number of a process that is no more. */
+function killedPid(): number {
+  return Bun.spawnSync(['/bin/true']).pid;
+}
 
 test('any halts come back from the file as they went in', () => {
   const name = fc.stringMatching(/^[a-z][a-z0-9-]{0,31}$/);

@@ -6,7 +6,6 @@ import { dirname } from 'node:path';
 import process from 'node:process';
 import { Hono } from 'hono';
 import type { AuditStatus, Trail } from './audit/trail.ts';
-import { ConfigError } from './config/config-error.ts';
 import { type Config, describeAddress, type ListenerConfig, reachableProviders } from './config/effective.ts';
 import { isConfigured, NO_SUCH_NAME } from './config/halt-names.ts';
 import type { Denied } from './denied.ts';
@@ -16,8 +15,8 @@ import { bucketKey, pairKey } from './guards/keys.ts';
 import { formatScope, type Halt, type HaltScope, parseScope, tidyReason } from './guards/kill-switch.ts';
 import { listenError, openOwnSocket } from './listeners.ts';
 import type { Metrics } from './metrics.ts';
+import { problemsOf } from './problems.ts';
 import type { Runtime } from './runtime/runtime.ts';
-import { StartError } from './start-error.ts';
 import type { Totals } from './totals.ts';
 import { VERSION } from './version.ts';
 
@@ -149,7 +148,7 @@ export function createControlApp(options: ControlOptions): (request: Request) =>
       const warnings = [...config.warnings, ...describeIgnored(first, config)];
       return c.json({ ok: true, generation, warnings, problems: [] });
     } catch (error) {
-      const problems = problemsOf(error);
+      const problems = problemsOf(error).map(({ text, hint }) => ({ text, hint: hint ?? null }));
       return c.json({ ok: false, generation: options.generation().number, warnings: [], problems }, 422);
     }
   });
@@ -164,14 +163,6 @@ export function createControlApp(options: ControlOptions): (request: Request) =>
   });
   app.onError((_error, c) => c.json({ error: 'internal error' }, 500));
   return async (request) => app.fetch(request);
-}
-
-/** What is wrong, in the words of `check`; of an unknown error only its kind, because its text may hold anything. */
-export function problemsOf(error: unknown): readonly { text: string; hint: string | null }[] {
-  if (error instanceof ConfigError)
-    return error.problems.map(({ text, hint }) => ({ text, hint: hint ?? null }));
-  if (error instanceof StartError) return [{ text: error.message, hint: error.hint ?? null }];
-  return [{ text: `internal error (${error instanceof Error ? error.name : typeof error})`, hint: null }];
 }
 
 /** What a reload has read, and only a restart puts in force. */

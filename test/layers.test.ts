@@ -78,6 +78,7 @@ const LAYERS: readonly (readonly string[])[] = [
     'src/totals.ts',
     'src/denied.ts',
     'src/control.ts',
+    'src/problems.ts',
     'src/metrics-listener.ts',
     'src/server.ts',
   ],

@@ -1,8 +1,9 @@
 /** `isoproxy bridge`: the byte pump alone, for sandboxes that set their environment by themselves. */
 import { isIPv4, isIPv6 } from 'node:net';
 import process from 'node:process';
+import { isLoopbackAddress } from '../proxy/private-address.ts';
 import { runtime } from '../runtime/index.ts';
-import { type Bridge, type BridgeOptions, codeOf, isLoopback, openBridge } from '../sandbox/bridge.ts';
+import { type Bridge, type BridgeOptions, codeOf, openBridge } from '../sandbox/bridge.ts';
 import { explainSocketError } from '../sandbox/place.ts';
 import { readOptions } from './args.ts';
 import { CliError, type Command, EXIT, warn } from './command.ts';
@@ -66,8 +67,8 @@ function explainListenError({ hostname, port }: { hostname: string; port: number
   if (code === 'EADDRNOTAVAIL')
     return new CliError(
       EXIT.unavailable,
-      `cannot listen on ${address}: ${isLoopback(hostname) ? 'loopback is down here' : 'no interface has that address'}`,
-      isLoopback(hostname)
+      `cannot listen on ${address}: ${isLoopbackAddress(hostname) ? 'loopback is down here' : 'no interface has that address'}`,
+      isLoopbackAddress(hostname)
         ? 'bring it up when the sandbox is made: ip link set lo up (bubblewrap does so by itself, plain unshare -n does not)'
         : undefined,
     );
@@ -86,7 +87,7 @@ function parseListen(text: string | undefined, unsafe: boolean): { hostname: str
       '--listen wants an IP address and a port',
       'isoproxy bridge --listen 127.0.0.1:8080 --socket PATH',
     );
-  if (!isLoopback(hostname) && !unsafe)
+  if (!isLoopbackAddress(hostname) && !unsafe)
     throw new CliError(
       EXIT.usage,
       `${hostname} is not loopback: everybody who reaches it could use the proxy`,

@@ -1,5 +1,6 @@
 /** The command table, and the one place where a command's failure becomes text and an exit code. */
 import { ConfigError } from '../config/config-error.ts';
+import { problemsOf } from '../problems.ts';
 import { StartError } from '../start-error.ts';
 import { VERSION } from '../version.ts';
 import { readOptions } from './args.ts';
@@ -175,16 +176,7 @@ function report(error: unknown, io: Io): number {
     printError(io, error.message, error.hint);
     return error.exitCode;
   }
-  if (error instanceof StartError) {
-    printError(io, error.message, error.hint);
-    return EXIT[error.kind];
-  }
-  if (error instanceof ConfigError) {
-    for (const problem of error.problems) printError(io, problem.text, problem.hint);
-    return EXIT.config;
-  }
-  // Text of an unknown error may hold anything: only its kind is shown.
-  const kind = error instanceof Error ? error.name : typeof error;
-  printError(io, `internal error (${kind})`, 'this is a bug in isoproxy; please report what you ran');
-  return EXIT.internal;
+  for (const { text, hint } of problemsOf(error)) printError(io, text, hint);
+  if (error instanceof StartError) return EXIT[error.kind];
+  return error instanceof ConfigError ? EXIT.config : EXIT.internal;
 }

@@ -6,6 +6,7 @@
 import { connect as connectSocket, createServer, type Server, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { errorMessage, ProxyError } from '../errors.ts';
+import { isLoopbackAddress } from '../proxy/private-address.ts';
 import { createGoneClients, type GoneClients } from './gone-clients.ts';
 
 /** How long a connection waits for a proxy that is being restarted, ms. */
@@ -39,11 +40,6 @@ export interface Bridge {
   readonly port: number;
   /** Stops listening and closes every connection. */
   readonly close: () => void;
-}
-
-/** Is a literal address one that only this network namespace reaches? */
-export function isLoopback(address: string): boolean {
-  return address.startsWith('127.') || address === '::1';
 }
 
 /** Is an attempt that failed so worth another, because the proxy on the host may be about to listen again? */
@@ -106,7 +102,7 @@ export async function openBridge(options: BridgeOptions): Promise<Bridge> {
 function listen(server: Server, { hostname, port }: BridgeOptions): Promise<void> {
   // With loopback down, listening on it succeeds and nobody can ever connect (docs/runtime.md 23).
   if (
-    isLoopback(hostname) &&
+    isLoopbackAddress(hostname) &&
     !Object.values(networkInterfaces())
       .flat()
       .some((entry) => entry?.internal)

@@ -7,7 +7,7 @@ import { afterAll, afterEach, beforeAll, expect, test } from 'bun:test';
 import { join } from 'node:path';
 import { makeCanary } from '../test/support/canary.ts';
 import { until } from '../test/support/deadline.ts';
-import { type Isoproxy, simpleConfig, startIsoproxy } from '../test/support/isoproxy.ts';
+import { type Isoproxy, simpleConfig, startIsoproxy, twoListeners } from '../test/support/isoproxy.ts';
 import { type Child, spawn } from '../test/support/process.ts';
 import { request } from '../test/support/raw-client.ts';
 import { type Recorder, startRecorder } from '../test/support/recorder.ts';
@@ -33,11 +33,7 @@ beforeAll(async () => {
       canary: makeCanary(),
       endpoints: [{ methods: ['*'], paths: ['/x'] }],
       top: {
-        listeners: ['agent-1', 'agent-2'].map((name) => ({
-          name,
-          socket: join(dir, name, 'isoproxy.sock'),
-          providers: ['api'],
-        })),
+        listeners: twoListeners(dir),
       },
     }),
   );

@@ -12,12 +12,14 @@ import {
   freePort,
   type Isoproxy,
   isoproxyCommand,
+  recorderAt,
   run,
   type SimpleConfigOptions,
   type StartOptions,
   simpleConfig,
   startIsoproxy,
   startSimple,
+  twoListeners,
 } from '../support/isoproxy.ts';
 import { spawn } from '../support/process.ts';
 import { request } from '../support/raw-client.ts';
@@ -56,22 +58,15 @@ const restart = async (proxy: Isoproxy) => {
 const startTwo = async (): Promise<Isoproxy> => {
   up.reset();
   const proxy = await startIsoproxy((dir) => {
-    const listeners = ['agent-1', 'agent-2'].map((name) => ({
-      name,
-      socket: join(dir, name, 'isoproxy.sock'),
-      providers: ['api', 'other'],
-    }));
     return simpleConfig(dir, {
       upstreamPort: up.port,
       ca: up.ca,
       canary,
       top: {
-        listeners,
+        listeners: twoListeners(dir, ['api', 'other']),
         providers: {
           other: {
-            base_url: `https://localhost:${up.port}`,
-            ca_file: join(dir, 'ca.pem'),
-            unsafe_allow_private: true,
+            ...recorderAt(dir, up.port),
             credential: 'none',
             endpoints: [{ methods: ['GET'], paths: ['/v1/models'] }],
           },

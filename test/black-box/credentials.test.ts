@@ -14,6 +14,7 @@ import {
   freePort,
   type Isoproxy,
   type RunResult,
+  recorderAt,
   run,
   SECRET_FILE,
   type SimpleConfigOptions,
@@ -640,9 +641,7 @@ describe('C9 two providers on one upstream address', () => {
     const others = { two: makeCanary('two-'), three: makeCanary('three-') };
     await using mixed = await startIsoproxy((dir) => {
       const provider = (credential: unknown) => ({
-        base_url: `https://localhost:${up.port}`,
-        ca_file: join(dir, 'ca.pem'),
-        unsafe_allow_private: true,
+        ...recorderAt(dir, up.port),
         credential,
         endpoints: [{ methods: ['GET', 'POST'], paths: ['/v1/models/*'] }],
       });

@@ -2,10 +2,9 @@
 
 import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test';
 import { randomBytes } from 'node:crypto';
-import { join } from 'node:path';
 import { makeCanary } from '../support/canary.ts';
 import { until } from '../support/deadline.ts';
-import { type Isoproxy, simpleConfig, startIsoproxy } from '../support/isoproxy.ts';
+import { type Isoproxy, recorderAt, simpleConfig, startIsoproxy } from '../support/isoproxy.ts';
 import { connect, formatRequest, type RequestOptions, request } from '../support/raw-client.ts';
 import {
   type RecordedRequest,
@@ -37,9 +36,7 @@ beforeAll(async () => {
       top: {
         providers: {
           cookies: {
-            base_url: `https://localhost:${up.port}`,
-            unsafe_allow_private: true,
-            ca_file: join(dir, 'ca.pem'),
+            ...recorderAt(dir, up.port),
             credential: 'none',
             endpoints,
             allow_set_cookie: true,

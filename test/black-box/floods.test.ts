@@ -4,11 +4,16 @@
 import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test';
 import { lstatSync, readFileSync } from 'node:fs';
 import { connect as connectNet, type Socket } from 'node:net';
-import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { makeCanary } from '../support/canary.ts';
 import { until } from '../support/deadline.ts';
-import { type Isoproxy, isoproxyCommand, simpleConfig, startIsoproxy } from '../support/isoproxy.ts';
+import {
+  type Isoproxy,
+  isoproxyCommand,
+  simpleConfig,
+  startIsoproxy,
+  twoListeners,
+} from '../support/isoproxy.ts';
 import { type Child, spawn } from '../support/process.ts';
 import {
   connect,
@@ -41,11 +46,7 @@ const configure = (dir: string, maxConcurrent: number) =>
     endpoints: [{ methods: ['*'], paths: ['/x'] }],
     limits: { max_concurrent: maxConcurrent },
     top: {
-      listeners: ['agent-1', 'agent-2'].map((name) => ({
-        name,
-        socket: join(dir, name, 'isoproxy.sock'),
-        providers: ['api'],
-      })),
+      listeners: twoListeners(dir),
     },
   });
 

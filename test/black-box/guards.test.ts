@@ -5,7 +5,7 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { assertClean, makeCanary } from '../support/canary.ts';
 import { until, within } from '../support/deadline.ts';
-import { type Isoproxy, simpleConfig, startIsoproxy } from '../support/isoproxy.ts';
+import { type Isoproxy, recorderAt, simpleConfig, startIsoproxy } from '../support/isoproxy.ts';
 import {
   connect,
   formatRequest,
@@ -139,9 +139,7 @@ beforeAll(async () => {
       Object.entries(limitsOf).map(([name, limits]) => [
         name,
         {
-          base_url: `https://localhost:${ports[name] ?? up.port}/${name}`,
-          unsafe_allow_private: true,
-          ca_file: join(dir, 'ca.pem'),
+          ...recorderAt(dir, ports[name] ?? up.port, `/${name}`),
           credential: { header: 'x-api-key', file: join(dir, `secrets/${name}.key`) },
           endpoints: [
             { methods: ['GET', 'POST'], paths: ['/x'] },

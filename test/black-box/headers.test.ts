@@ -9,7 +9,7 @@ import {
   ROUTING_NAMES,
 } from '../../src/proxy/header-names.ts';
 import { assertClean, makeCanary } from '../support/canary.ts';
-import { type Isoproxy, simpleConfig, startIsoproxy } from '../support/isoproxy.ts';
+import { type Isoproxy, recorderAt, simpleConfig, startIsoproxy } from '../support/isoproxy.ts';
 import { connect, type RawResponse, request } from '../support/raw-client.ts';
 import { type RecordedRequest, type Recorder, startRecorder } from '../support/recorder.ts';
 
@@ -39,9 +39,7 @@ beforeAll(async () => {
   proxy = await startIsoproxy((dir) => {
     const file = (name: keyof typeof secrets) => ({ file: join(dir, `secrets/${name}`) });
     const provider = (over: object) => ({
-      base_url: `https://localhost:${up.port}`,
-      ca_file: join(dir, 'ca.pem'),
-      unsafe_allow_private: true,
+      ...recorderAt(dir, up.port),
       endpoints,
       ...over,
     });

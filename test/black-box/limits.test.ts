@@ -4,7 +4,13 @@ import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, te
 import { join } from 'node:path';
 import { makeCanary } from '../support/canary.ts';
 import { until, within } from '../support/deadline.ts';
-import { type Isoproxy, isoproxyCommand, simpleConfig, startIsoproxy } from '../support/isoproxy.ts';
+import {
+  type Isoproxy,
+  isoproxyCommand,
+  recorderAt,
+  simpleConfig,
+  startIsoproxy,
+} from '../support/isoproxy.ts';
 import { spawn } from '../support/process.ts';
 import {
   connect,
@@ -57,9 +63,7 @@ beforeAll(async () => {
           Object.entries(short).map(([name, limits]) => [
             name,
             {
-              base_url: `https://localhost:${up.port}`,
-              unsafe_allow_private: true,
-              ca_file: join(dir, 'ca.pem'),
+              ...recorderAt(dir, up.port),
               credential: { header: 'x-api-key', file: join(dir, 'secrets/api.key') },
               endpoints: [{ methods: ['*'], paths: ['/x'] }],
               limits,

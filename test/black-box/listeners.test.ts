@@ -12,6 +12,7 @@ import {
   type Isoproxy,
   isoproxyCommand,
   type ProxyConfig,
+  recorderAt,
   simpleConfig,
   startIsoproxy,
 } from '../support/isoproxy.ts';
@@ -59,9 +60,7 @@ const LISTENERS: Record<string, Record<string, unknown>> = {
 
 function provider(dir: string, name: keyof typeof up, over: Record<string, unknown> = {}) {
   return {
-    base_url: `https://localhost:${up[name].port}`,
-    ca_file: join(dir, 'ca.pem'),
-    unsafe_allow_private: true,
+    ...recorderAt(dir, up[name].port),
     credential: { header: 'x-api-key', file: join(dir, 'secrets', name) },
     endpoints: [
       { methods: ['*'], paths: ['/v1/*'] },

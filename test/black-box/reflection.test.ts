@@ -4,7 +4,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, te
 import { join } from 'node:path';
 import { assertClean, leakedPrefix, makeCanary } from '../support/canary.ts';
 import { until } from '../support/deadline.ts';
-import { type Isoproxy, simpleConfig, startIsoproxy } from '../support/isoproxy.ts';
+import { type Isoproxy, recorderAt, simpleConfig, startIsoproxy } from '../support/isoproxy.ts';
 import { connect, formatRequest, type RawResponse, request } from '../support/raw-client.ts';
 import { type Handler, type Recorder, startRecorder } from '../support/recorder.ts';
 
@@ -26,9 +26,7 @@ beforeAll(async () => {
   proxy = await startIsoproxy((dir) => {
     const file = (name: string) => join(dir, 'secrets', name);
     const provider = (credential: unknown, more = {}) => ({
-      base_url: `https://localhost:${up.port}`,
-      unsafe_allow_private: true,
-      ca_file: join(dir, 'ca.pem'),
+      ...recorderAt(dir, up.port),
       credential,
       endpoints: [{ methods: ['*'], paths: ['/x'] }],
       ...more,

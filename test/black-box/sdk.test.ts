@@ -10,7 +10,7 @@ import { PRESETS } from '../../src/config/presets.ts';
 import { assertClean, makeCanary } from '../support/canary.ts';
 import { within } from '../support/deadline.ts';
 import { ANSWER, failing, fakeAnthropic, fakeOpenai, TOOL_INPUT } from '../support/fake-apis.ts';
-import { freePort, type Isoproxy, startIsoproxy } from '../support/isoproxy.ts';
+import { freePort, type Isoproxy, recorderAt, startIsoproxy } from '../support/isoproxy.ts';
 import { type RecordedRequest, type Recorder, startRecorder } from '../support/recorder.ts';
 
 const TOKEN = makeCanary('listener-token-');
@@ -41,9 +41,7 @@ beforeAll(async () => {
   proxy = await startIsoproxy((dir) => {
     const provider = (name: keyof typeof KEYS, api: Recorder) => ({
       preset: name,
-      base_url: `https://localhost:${api.port}`,
-      ca_file: join(dir, 'ca.pem'),
-      unsafe_allow_private: true,
+      ...recorderAt(dir, api.port),
       credential: { file: join(dir, `secrets/${name}.key`) },
     });
     const providers = ['anthropic', 'openai', 'nowhere'];

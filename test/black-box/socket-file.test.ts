@@ -23,6 +23,7 @@ import {
   type Isoproxy,
   isoproxyCommand,
   type ProxyConfig,
+  recorderAt,
   run,
   type SimpleConfigOptions,
   simpleConfig,
@@ -557,9 +558,7 @@ describe('several listeners', () => {
         ...over,
       });
       const config = {
-        base_url: `https://localhost:${up.port}`,
-        ca_file: join(dir, 'ca.pem'),
-        unsafe_allow_private: true,
+        ...recorderAt(dir, up.port),
         credential: { header: 'authorization', format: 'Bearer {secret}', file: join(dir, 'secrets/other') },
         endpoints: [
           { methods: ['GET'], paths: ['/v1/models/*'] },

@@ -8,6 +8,7 @@ import {
   createWorkspace,
   freePort,
   type Isoproxy,
+  recorderAt,
   run,
   SECRET_FILE,
   type SimpleConfigOptions,
@@ -391,9 +392,7 @@ let proxy: Isoproxy;
 
 /** A provider on the same upstream, besides `api`. */
 const provider = (dir: string, over: object) => ({
-  base_url: `https://localhost:${up.port}`,
-  ca_file: join(dir, 'ca.pem'),
-  unsafe_allow_private: true,
+  ...recorderAt(dir, up.port),
   credential: 'none',
   endpoints: [
     { methods: ['POST'], paths: ['/v1/messages'] },

@@ -7,7 +7,7 @@ import { gzipSync } from 'node:zlib';
 import { assertClean, makeCanary } from '../support/canary.ts';
 import type { LeafKind } from '../support/certs.ts';
 import { until } from '../support/deadline.ts';
-import { freePort, type Isoproxy, simpleConfig, startIsoproxy } from '../support/isoproxy.ts';
+import { freePort, type Isoproxy, recorderAt, simpleConfig, startIsoproxy } from '../support/isoproxy.ts';
 import { connect, formatRequest, type RequestOptions, request } from '../support/raw-client.ts';
 import { type Handler, type Recorder, type RecorderConnection, startRecorder } from '../support/recorder.ts';
 
@@ -49,9 +49,7 @@ beforeAll(async () => {
   };
   proxy = await startIsoproxy((dir) => {
     const provider = (port: number) => ({
-      base_url: `https://localhost:${port}`,
-      unsafe_allow_private: true,
-      ca_file: join(dir, 'ca.pem'),
+      ...recorderAt(dir, port),
       credential: { header: 'x-api-key', file: join(dir, 'secrets/api.key') },
       endpoints: [{ methods: ['*'], paths: ['/x'] }],
     });

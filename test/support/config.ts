@@ -32,6 +32,17 @@ export interface SimpleConfigOptions {
 /** Path of the credential file in the workspace: writing it anew rotates the credential. */
 export const SECRET_FILE = 'secrets/api.key';
 
+/** How a provider reaches a recorder: its address, and that it may. */
+export const recorderAt = (dir: string, port: number, path = '') => ({
+  base_url: `https://localhost:${port}${path}`,
+  ca_file: join(dir, 'ca.pem'),
+  unsafe_allow_private: true,
+});
+
+/** Listeners `agent-1` and `agent-2`, a sandbox each, that reach these providers. */
+export const twoListeners = (dir: string, providers: readonly string[] = ['api']) =>
+  ['agent-1', 'agent-2'].map((name) => ({ name, socket: join(dir, name, 'isoproxy.sock'), providers }));
+
 /** One listener `agent-1` (socket `<dir>/agent-1/isoproxy.sock`), one provider `api` at `https://localhost:PORT`. */
 export function simpleConfig(dir: string, options: SimpleConfigOptions): ProxyConfig {
   const entry = (text: string): Table => {
@@ -49,9 +60,7 @@ export function simpleConfig(dir: string, options: SimpleConfigOptions): ProxyCo
     providers: {
       api: merge(
         {
-          base_url: `https://localhost:${options.upstreamPort}`,
-          ca_file: join(dir, 'ca.pem'),
-          unsafe_allow_private: true,
+          ...recorderAt(dir, options.upstreamPort),
           credential: { header: 'x-api-key', file: join(dir, SECRET_FILE) },
           endpoints: (options.endpoints ?? ['POST /v1/messages', 'GET /v1/models/*']).map((item) =>
             typeof item === 'string' ? entry(item) : item,

@@ -8,7 +8,14 @@ import { type Child, isoproxyCommand, type RunResult, run, type SpawnOptions, sp
 import { connect, type Endpoint } from './raw-client.ts';
 import { createWorkspace, type Workspace } from './workspace.ts';
 
-export { type ProxyConfig, SECRET_FILE, type SimpleConfigOptions, simpleConfig } from './config.ts';
+export {
+  type ProxyConfig,
+  recorderAt,
+  SECRET_FILE,
+  type SimpleConfigOptions,
+  simpleConfig,
+  twoListeners,
+} from './config.ts';
 export { freePort, isoproxyCommand, isRunning, type RunOptions, type RunResult, run } from './process.ts';
 export { createWorkspace, type Workspace } from './workspace.ts';
 

@@ -8,6 +8,9 @@
  */
 import type { Secret } from '../credentials/secret.ts';
 
+/** Bytes that begin an escape: `%` and `\`. */
+const ESCAPES: readonly number[] = [0x25, 0x5c];
+
 /** Form bytes beyond the public prefix from which a partial match at a chunk's end is held back. */
 export const HOLD_BACK_BYTES = 16;
 
@@ -30,6 +33,8 @@ interface Form {
 export interface ReflectionAutomaton {
   /** Next state by `state * 256 + byte`. State 0 is the start. */
   readonly next: Uint16Array | Uint32Array;
+  /** 1 for each byte that means something in the start state: it begins a form, or an escape. */
+  readonly begins: Uint8Array;
   /** 1 where a whole form ends. */
   readonly final: Uint8Array;
   /** How many bytes back the longest tail to be held back begins; 0 = nothing to hold. */
@@ -121,8 +126,11 @@ function compile(forms: readonly Form[]): ReflectionAutomaton {
       queue.push(child);
     }
   }
+  const begins = new Uint8Array(256);
+  for (const byte of [...(nodes[0] as TrieNode).children.keys(), ...ESCAPES]) begins[byte] = 1;
   return {
     next,
+    begins,
     final: Uint8Array.from(nodes, (node) => (node.final ? 1 : 0)),
     hold: Uint16Array.from(nodes, (node) => node.hold),
   };

@@ -1,6 +1,13 @@
 /** From `endpoints` entries to a rule set: every fault of the list is found here, at start. */
 import { compilePattern, coversPattern, type Pattern, PatternError, patternsIntersect } from './pattern.ts';
-import { type EndpointEntry, METHODS, type Rule, type RuleOptions, type RuleSet } from './rules.ts';
+import {
+  type EndpointEntry,
+  METHODS,
+  prefixesOf,
+  type Rule,
+  type RuleOptions,
+  type RuleSet,
+} from './rules.ts';
 
 /** A rule list that cannot be compiled; `entry` and `field` say where. */
 export class RuleError extends Error {
@@ -25,20 +32,27 @@ export function compileRules(entries: readonly EndpointEntry[]): RuleSet {
   refuseContradictions(rules);
   const exact = new Map<string, Rule[]>();
   const wild = new Map<string, Rule[]>();
+  let wildDepth = 0;
   for (const rule of rules) {
-    const key = rule.pattern.exact ? rule.pattern.text : firstLiteral(rule.pattern);
+    const literals = leadingLiterals(rule.pattern);
+    if (!rule.pattern.exact) wildDepth = Math.max(wildDepth, literals.length);
+    const key = rule.pattern.exact ? rule.pattern.text : literals.map((text) => `/${text}`).join('');
     const index = rule.pattern.exact ? exact : wild;
     const bucket = index.get(key);
     if (bucket) bucket.push(rule);
     else index.set(key, [rule]);
   }
-  return { rules, exact, wild };
+  return { rules, exact, wild, wildDepth };
 }
 
-/** The first segment if it is fixed text, else '': the key of the wildcard index. */
-function firstLiteral(pattern: Pattern): string {
-  const first = pattern.segments[0];
-  return first?.kind === 'literal' ? first.text : '';
+/** The segments before the first wildcard: the key of the wildcard index. */
+function leadingLiterals({ segments }: Pattern): string[] {
+  const texts: string[] = [];
+  for (const segment of segments) {
+    if (segment.kind !== 'literal') break;
+    texts.push(segment.text);
+  }
+  return texts;
 }
 
 function compileEntry(entry: EndpointEntry, index: number): Rule[] {
@@ -151,7 +165,7 @@ export function findCoveredRules(set: RuleSet): { readonly rule: Rule; readonly 
     // Only an equal path or a wildcard can cover; of two equal ones, the later is the superfluous one.
     const same = sameText.get(rule.pattern.text) ?? [];
     sameText.set(rule.pattern.text, [...same, rule]);
-    const wild = [...(set.wild.get(firstLiteral(rule.pattern)) ?? []), ...(set.wild.get('') ?? [])];
+    const wild = prefixesOf(rule.pattern.text, set.wildDepth).flatMap((prefix) => set.wild.get(prefix) ?? []);
     const by = [...same, ...wild.filter((other) => other.pattern.text !== rule.pattern.text)].find((other) =>
       covers(other, rule),
     );

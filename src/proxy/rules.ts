@@ -50,8 +50,10 @@ export interface RuleSet {
   readonly rules: readonly Rule[];
   /** Rules without a wildcard, by path: the common case is one map look-up. */
   readonly exact: ReadonlyMap<string, readonly Rule[]>;
-  /** Rules with wildcards, by their first literal segment ('' where the first is a wildcard). */
+  /** Rules with wildcards, by the literal segments before the first of them: `/v1/models`, '' where there is none. */
   readonly wild: ReadonlyMap<string, readonly Rule[]>;
+  /** The most segments that a key of `wild` has: no path is looked up deeper, however many it has. */
+  readonly wildDepth: number;
 }
 
 /** Why a request was refused by the rules. */
@@ -96,12 +98,20 @@ export function decide(set: RuleSet, subject: RuleSubject): RuleDecision {
     }
     return undefined;
   };
-  const rule =
-    consider(set.exact.get(subject.path)) ??
-    consider(set.wild.get(subject.segments[0] ?? '')) ??
-    consider(set.wild.get(''));
+  let rule = consider(set.exact.get(subject.path));
+  for (const prefix of prefixesOf(subject.path, set.wildDepth)) rule ??= consider(set.wild.get(prefix));
   if (rule) return { result: 'allow', rule };
   return { result: 'deny', reason, nearest };
+}
+
+/** What may stand before the first wildcard of a rule for `path`: up to `depth` of its segments, longest first, then ''. */
+export function prefixesOf(path: string, depth: number): string[] {
+  const prefixes = [''];
+  for (let end = 0; prefixes.length <= depth; prefixes.unshift(path.slice(0, end))) {
+    end = path.indexOf('/', end + 1);
+    if (end === -1) break;
+  }
+  return prefixes;
 }
 
 function unmetCondition(rule: Rule, subject: RuleSubject): DenyReason | undefined {

@@ -202,7 +202,12 @@ function write(work: string, name: string, text: string): string {
 
 async function buildGo(go: string, work: string): Promise<string | undefined> {
   const file = join(work, 'reverse-proxy');
-  const env = { ...process.env, GOCACHE: join(work, 'go-cache'), GOFLAGS: '-mod=mod', GOTOOLCHAIN: 'local' };
+  const env = {
+    ...process.env,
+    GOCACHE: join(here, '../dist/go-cache'),
+    GOFLAGS: '-mod=mod',
+    GOTOOLCHAIN: 'local',
+  };
   const cwd = join(here, 'peers/reverse-proxy');
   return run([go, 'build', '-o', file, '.'], { cwd, env }).then(
     () => file,

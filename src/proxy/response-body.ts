@@ -73,10 +73,17 @@ function createSource(options: ResponseBodyOptions): BodySource {
   const reader = options.source.getReader();
   let received = 0;
   let finished = false;
-  signal.addEventListener('abort', () => cut(options.translate(signal.reason)), { once: true });
+  const onAbort = () => cut(options.translate(signal.reason));
+  signal.addEventListener('abort', onAbort);
+
+  function end(error: ProxyError | undefined): void {
+    // A listener that is left on it keeps all of this alive until a full collection.
+    signal.removeEventListener('abort', onAbort);
+    options.onEnd(error);
+  }
 
   function cut(error: ProxyError): ProxyError {
-    options.onEnd(error);
+    end(error);
     reader.cancel(error).catch(ignore);
     return error;
   }
@@ -110,7 +117,7 @@ function createSource(options: ResponseBodyOptions): BodySource {
       watch.download('client');
       return clean;
     }
-    options.onEnd(undefined);
+    end(undefined);
     return undefined;
   }
 

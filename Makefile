@@ -41,8 +41,8 @@ e2e-claude: build ## Claude Code (npm, or CLIENT=/path) in bubblewrap against a 
 e2e-codex: build ## the same with Codex
 	@$(BUN) scripts/e2e.ts codex
 
-fuzz: ## long fuzzing (not built yet)
-	@echo "make fuzz: not built yet; short seeded fuzzing is part of make test" >&2; exit 1
+fuzz: build ## long seeded fuzzing, ten minutes and a table (FUZZ_SECONDS, FUZZ_CASES, FUZZ_SEED)
+	@$(BUN) scripts/fuzz.ts
 
 soak: ## long soak (not built yet)
 	@echo "make soak: not built yet" >&2; exit 1

@@ -5,25 +5,15 @@ import { readFileSync } from 'node:fs';
 import process from 'node:process';
 import { ConfigError } from '../../src/config/config-error.ts';
 import { loadConfig } from '../../src/config/load.ts';
+import { createRandom, fuzzSeed, type Random } from '../support/random.ts';
 import { createWorkspace } from '../support/workspace.ts';
 
 const TEXT = readFileSync(new URL('../../proxy.toml.example', import.meta.url), 'utf8');
 const ROUNDS = Number(process.env['FUZZ_ROUNDS'] ?? 1500);
-const SEED = Number(process.env['FUZZ_SEED'] ?? Date.now() % 2 ** 31);
+const SEED = fuzzSeed();
 const CANARY = 'cAnArY';
 const workspace = createWorkspace();
 afterAll(() => workspace.remove());
-
-/** mulberry32: small, seeded, good enough to pick mutations. */
-function createRandom(seed: number): (below: number) => number {
-  let state = seed;
-  return (below) => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % below;
-  };
-}
 
 const PIECES = [
   `"${CANARY}"`,
@@ -41,7 +31,7 @@ const PIECES = [
 ];
 
 /** Replaces values, removes and doubles lines, cuts the text. */
-function mutate(random: (below: number) => number): string {
+function mutate(random: Random): string {
   const lines = TEXT.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
   for (let i = 0; i <= random(4); i++) {
     const at = random(lines.length);

@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { Secret } from '../../src/credentials/secret.ts';
 import { createScanner } from '../../src/proxy/reflection.ts';
 import { buildAutomaton } from '../../src/proxy/reflection-forms.ts';
+import { propertyRuns } from '../support/random.ts';
 
 const PREFIX = 'sk-ant-api03-';
 const SECRET = `${PREFIX}Zk3v9QpL0xWm7Rt2Ya8Bn4Cd6Ef1Gh5-_Jk`;
@@ -137,7 +138,7 @@ describe('reflection guard', () => {
           expect(Buffer.concat(out).equals(Buffer.from(bytes))).toBe(true);
         },
       ),
-      { numRuns: 2000 },
+      propertyRuns(2000),
     );
   });
 
@@ -164,7 +165,7 @@ describe('reflection guard', () => {
         }
         expect(reflected).toBe(true);
       }),
-      { numRuns: 1000 },
+      propertyRuns(1000),
     );
   });
 

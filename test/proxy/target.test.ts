@@ -2,6 +2,7 @@ import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
 import { ProxyError } from '../../src/errors.ts';
 import { MAX_TARGET_BYTES, parseTarget, splitProvider } from '../../src/proxy/target.ts';
+import { propertyRuns } from '../support/random.ts';
 
 function reasonFor(text: string): string {
   try {
@@ -131,7 +132,7 @@ test('parsing is idempotent, and what is accepted means the same to the URL pars
       const url = new URL(`https://h${text}`);
       expect(url.pathname).toBe(target.path);
     }),
-    { numRuns: 20_000 },
+    propertyRuns(20_000),
   );
 });
 

@@ -58,8 +58,8 @@ export async function forward(request: UpstreamRequest): Promise<Response> {
 
 /** Error codes of the runtime that are about TLS or its certificates (`CERT_HAS_EXPIRED`, `EPROTO` …). */
 const TLS_CODES = /CERT|TLS|SSL|SELF_SIGNED|SIGNATURE|ISSUER|EPROTO/;
-/** … and those that are about an answer that is no HTTP (`InvalidContentLength`, `Malformed_HTTP_Response` …). */
-const ANSWER_CODES = /^(?:Malformed|Invalid|Unexpected|TooMany|Unrequested)|Header|Upgrade/i;
+/** … and those that are about an answer that is no HTTP (`InvalidContentLength`, `UnsupportedTransferEncoding` …). */
+const ANSWER_CODES = /^(?:Malformed|Invalid|Unsupported|Unexpected|TooMany|Unrequested)|Header|Upgrade/i;
 
 /** An error of fetch or of a response body as ours. Only the runtime's error code is kept, never its text. */
 export function translateUpstreamError(error: unknown, signal: AbortSignal): ProxyError {

@@ -12,7 +12,7 @@ BIN  = dist/isoproxy
 
 SOURCES = $(shell find src -name '*.ts') package.json scripts/compile.ts
 
-.PHONY: help demo build test test-all check fmt e2e-claude e2e-codex fuzz soak bench bench-bridge release release-check man deb rpm package-check install install-files uninstall clean
+.PHONY: help demo build test test-all check fmt e2e-claude e2e-codex fuzz soak bench bench-bridge bench-reflection release release-check man deb rpm package-check install install-files uninstall clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -52,6 +52,9 @@ bench: build ## isoproxy beside every peer that is here: speed, memory, curves (
 
 bench-bridge: build ## the bridge beside socat: throughput, latency, memory (about two minutes)
 	@$(BUN) bench/bridge.ts
+
+bench-reflection: build ## what the reflection guard costs: delay of an event, and 1 GiB (a minute)
+	@$(BUN) bench/reflection.ts
 
 release: $(DEPS) ## binaries for every platform and SHA256SUMS in dist/release
 	@$(BUN) scripts/release.ts

@@ -2,6 +2,7 @@
 
 import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from 'bun:test';
 import { join } from 'node:path';
+import { brotliCompressSync, deflateSync, gzipSync } from 'node:zlib';
 import { assertClean, leakedPrefix, makeCanary } from '../support/canary.ts';
 import { until } from '../support/deadline.ts';
 import { type Isoproxy, recorderAt, simpleConfig, startIsoproxy } from '../support/isoproxy.ts';
@@ -164,6 +165,24 @@ describe('a small declared answer that holds the credential is 502 instead', () 
         'credential_reflected',
       ]);
       assertWithheld(answer, [plain, second, password]);
+    }
+  });
+
+  test('compressed although identity was asked: refused unread, with the credential in it', async () => {
+    for (const [encoding, body] of [
+      ['gzip', gzipSync(plain)],
+      ['deflate', deflateSync(plain)],
+      ['br', brotliCompressSync(plain)],
+      ['gzip, gzip', gzipSync(gzipSync(plain))],
+    ] as const) {
+      up.handle((_, connection) => connection.reply(200, { 'Content-Encoding': encoding }, body));
+      const answer = await post();
+      expect([encoding, answer.status, answer.header('x-isoproxy-error')]).toEqual([
+        encoding,
+        502,
+        'upstream_invalid',
+      ]);
+      expect(answer.rawBody.includes(body)).toBe(false);
     }
   });
 

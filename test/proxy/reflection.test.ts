@@ -96,6 +96,47 @@ describe('reflection guard', () => {
     }
   });
 
+  test('the hold-back oracle: a guess, right or wrong, in any form, cut anywhere, is out at once below 16 bytes', () => {
+    const forms: [string, number][] = [
+      [SECRET, PREFIX.length],
+      [SECRET.toLowerCase(), PREFIX.length],
+      [Buffer.from(SECRET).toString('hex'), PREFIX.length * 2],
+      [Buffer.from(SECRET).toString('hex').toUpperCase(), PREFIX.length * 2],
+      // Base64: the characters that the public prefix alone decides, and where the secret begins in the text.
+      ...['', 'x', 'xy'].map((lead): [string, number] => [
+        base64At(lead).slice(Math.ceil((lead.length * 8) / 6)),
+        Math.floor(((lead.length + PREFIX.length) * 8) / 6) - Math.ceil((lead.length * 8) / 6),
+      ]),
+    ];
+    for (const [form, open] of forms) {
+      for (let known = 1; known < 16; known++) {
+        const right = form.slice(0, open + known);
+        const wrong = `${right.slice(0, -1)}${right.endsWith('0') ? '1' : '0'}`;
+        for (const guess of [right, wrong]) {
+          // An agent decides where its text is cut; whatever it learns, it learns by what comes late.
+          for (const cut of [guess.length, 1, Math.floor(guess.length / 2)]) {
+            const scanner = createScanner(automaton);
+            const first = decode(scanner.push(encode(`say: ${guess.slice(0, cut)}`)).clean);
+            const second = decode(scanner.push(encode(guess.slice(cut))).clean);
+            expect(first + second).toBe(`say: ${guess}`);
+          }
+        }
+      }
+    }
+  });
+
+  test('the hold-back oracle: nor does an escape tell, whole or half', () => {
+    for (let known = 1; known < 16; known++) {
+      for (const mix of [percentMix, jsonMix]) {
+        const escaped = mix(SECRET.slice(0, PREFIX.length + known), 3);
+        for (const guess of [escaped, `${escaped}%`, `${escaped}%4`, `${escaped}\\`, `${escaped}\\u00`]) {
+          const scanner = createScanner(automaton);
+          expect(decode(scanner.push(encode(guess)).clean)).toBe(guess);
+        }
+      }
+    }
+  });
+
   test('a held tail that turns out to be something else is released unchanged', () => {
     const text = `${SECRET.slice(0, 35)}!and more`;
     for (let cut = 1; cut < text.length; cut++)

@@ -56,7 +56,7 @@ bench-bridge: build ## the bridge beside socat: throughput, latency, memory (abo
 bench-reflection: build ## what the reflection guard costs: delay of an event, and 1 GiB (a minute)
 	@$(BUN) bench/reflection.ts
 
-release: $(DEPS) ## binaries for every platform and SHA256SUMS in dist/release
+release: $(DEPS) ## binaries for every platform, their bill of materials and SHA256SUMS in dist/release
 	@$(BUN) scripts/release.ts
 
 release-check: $(DEPS) ## build the release twice and compare it bit for bit

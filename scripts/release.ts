@@ -1,5 +1,6 @@
 /**
- * Builds the release: one binary per platform under dist/release, and SHA256SUMS. With --twice, builds
+ * Builds the release: one binary per platform under dist/release, what is in them (isoproxy.cdx.json, CycloneDX), and
+ * SHA256SUMS. With --twice, builds
  * everything a second time elsewhere and compares bit for bit.
  */
 import { createHash } from 'node:crypto';
@@ -7,6 +8,7 @@ import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node
 import { join } from 'node:path';
 import process from 'node:process';
 import { compile } from './compile.ts';
+import { makeSbom } from './sbom.ts';
 
 /** Platform names of the artifacts, with Bun's name for the target. */
 const TARGETS: readonly (readonly [string, string])[] = [
@@ -19,6 +21,7 @@ const TARGETS: readonly (readonly [string, string])[] = [
 ];
 
 const OUT = 'dist/release';
+const SBOM = 'isoproxy.cdx.json';
 
 const first = buildAll(OUT);
 writeFileSync(join(OUT, 'SHA256SUMS'), first.map(([name, sum]) => `${sum}  ${name}\n`).join(''));
@@ -28,15 +31,22 @@ if (process.argv.includes('--twice')) compareWithSecondBuild(first);
 function buildAll(directory: string): [string, string][] {
   rmSync(directory, { recursive: true, force: true });
   mkdirSync(directory, { recursive: true });
-  return TARGETS.map(([platform, target]) => {
+  const binaries = TARGETS.map(([platform, target]): [string, string] => {
     const name = `isoproxy-${platform}`;
     // The name of the outfile is part of the bytes, so every build is made under the same one.
     const built = join(directory, 'isoproxy');
     compile(built, target);
     const path = join(directory, name);
     renameSync(built, path);
-    return [name, createHash('sha256').update(readFileSync(path)).digest('hex')];
+    return [name, sumOf(path)];
   });
+  const sbom = join(directory, SBOM);
+  writeFileSync(sbom, makeSbom());
+  return [...binaries, [SBOM, sumOf(sbom)]];
+}
+
+function sumOf(path: string): string {
+  return createHash('sha256').update(readFileSync(path)).digest('hex');
 }
 
 function compareWithSecondBuild(expected: readonly [string, string][]): void {
@@ -47,5 +57,5 @@ function compareWithSecondBuild(expected: readonly [string, string][]): void {
     console.error(`not reproducible: ${different.map(([name]) => name).join(', ')}`);
     process.exit(1);
   }
-  console.log(`${second.length} binaries built twice, equal bit for bit`);
+  console.log(`${second.length} files built twice, equal bit for bit`);
 }

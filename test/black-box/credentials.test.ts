@@ -22,6 +22,7 @@ import {
   startIsoproxy,
   startSimple,
 } from '../support/isoproxy.ts';
+import { HIDDEN_REASON } from '../support/process.ts';
 import { connect, type RawResponse, request } from '../support/raw-client.ts';
 import { type Handler, type Recorder, startRecorder } from '../support/recorder.ts';
 
@@ -455,7 +456,7 @@ describe('C8 the environment', () => {
   ];
   if (!DENO)
     test.each(dropped)(
-      '%s is dropped with one warning that names it, and changes nothing',
+      `%s is dropped with one warning that names it, and changes nothing${HIDDEN_REASON ? ` (its environment not read: ${HIDDEN_REASON})` : ''}`,
       async (_, env) => {
         trapConnections = 0;
         await using other = await startSimple(options(), { env: env() });
@@ -470,10 +471,12 @@ describe('C8 the environment', () => {
         const names = Object.keys(env()).filter((name) => !name.startsWith('npm_config_proxy'));
         expect(warnings).toHaveLength(1);
         for (const name of names) expect(warnings[0]).toContain(name);
-        const left = readFileSync(`/proc/${other.child.pid}/environ`, 'latin1').split('\0');
-        for (const name of names.filter((each) => each !== 'BUN_CONFIG_MAX_HTTP_REQUESTS'))
-          expect(left.some((entry) => entry.startsWith(`${name}=`)) && name).toBe(false);
-        expect(left).toContain('BUN_CONFIG_MAX_HTTP_REQUESTS=65535');
+        if (HIDDEN_REASON === undefined) {
+          const left = readFileSync(`/proc/${other.child.pid}/environ`, 'latin1').split('\0');
+          for (const name of names.filter((each) => each !== 'BUN_CONFIG_MAX_HTTP_REQUESTS'))
+            expect(left.some((entry) => entry.startsWith(`${name}=`)) && name).toBe(false);
+          expect(left).toContain('BUN_CONFIG_MAX_HTTP_REQUESTS=65535');
+        }
         // One line per request and per event, and not what a runtime prints about a request.
         const odd = other.child
           .stderr()

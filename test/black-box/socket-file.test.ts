@@ -16,6 +16,7 @@ import {
 import { createServer, type Server } from 'node:net';
 import { join } from 'node:path';
 import { assertClean, makeCanary } from '../support/canary.ts';
+import { skipped } from '../support/client-side.ts';
 import { until } from '../support/deadline.ts';
 import {
   createWorkspace,
@@ -31,7 +32,7 @@ import {
   startSimple,
   type Workspace,
 } from '../support/isoproxy.ts';
-import { type Child, spawn } from '../support/process.ts';
+import { type Child, HIDDEN_REASON, spawn } from '../support/process.ts';
 import { connect, type Endpoint, type RawResponse, request } from '../support/raw-client.ts';
 import { type Recorder, startRecorder } from '../support/recorder.ts';
 
@@ -382,7 +383,7 @@ describe('F2 what stands at the path of the socket', () => {
   });
 });
 
-describe('ports', () => {
+describe.skipIf(HIDDEN_REASON !== undefined)(`ports${skipped(HIDDEN_REASON)}`, () => {
   test('a proxy with sockets alone listens on no port, whatever PORT, HOST and the like say', async () => {
     const env = { PORT: '4567', BUN_PORT: '4568', NODE_PORT: '4569', HOST: '0.0.0.0', HOSTNAME: '0.0.0.0' };
     await using proxy = await startIsoproxy((dir) => simple(dir), DENO ? {} : { env });

@@ -108,6 +108,13 @@ export function spawn(command: string[], dir: string, options: SpawnOptions = {}
   };
 }
 
+/**
+ * Why the environment and the descriptors of a served proxy cannot be looked at: its memory is hidden from its own
+ * user (src/runtime/hidden-memory.ts), and so they are root's.
+ */
+export const HIDDEN_REASON =
+  process.getuid?.() === 0 || DENO ? undefined : 'only root can look into the process';
+
 /** Whether a process runs; one that has ended and waits to be reaped does not. */
 export function isRunning(pid: number): boolean {
   try {

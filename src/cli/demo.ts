@@ -4,12 +4,13 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { auditDirectory } from '../audit/segments.ts';
 import { loadConfig } from '../config/load.ts';
 import { createLog } from '../log.ts';
-import type { AccessRecord } from '../proxy/exchange.ts';
 import { runtime } from '../runtime/index.ts';
 import { startServer } from '../server.ts';
 import { readOptions } from './args.ts';
+import { verify } from './audit-verify.ts';
 import { requireCleanStart } from './clean-start.ts';
 import { type Command, EXIT, type Io, paint } from './command.ts';
 import { createDemoUpstream, type SeenRequest } from './demo-upstream.ts';
@@ -21,7 +22,7 @@ export const demo: Command = {
 
 Starts an embedded upstream that speaks the Anthropic Messages API, a proxy with a made-up key in front
 of it, and an agent that makes one allowed streaming call and one that is refused. Shows what the agent
-sent beside what the upstream received, and the records. Everything lives in a temporary directory and is
+sent beside what the upstream received, the records, and the verified audit log. Everything lives in a temporary directory and is
 gone afterwards; nothing leaves this machine.
 `,
   async run(args, io) {
@@ -45,11 +46,11 @@ async function runDemo(directory: string, io: Io): Promise<number> {
     handle: upstream.handle,
   });
   const file = writeConfig(directory, key, upstreamSocket);
-  const records: AccessRecord[] = [];
+  const lines: string[] = [];
   const log = createLog({
     level: 'info',
     format: 'json',
-    sink: { write: (line) => void records.push(JSON.parse(line)), flush: async () => {}, lost: () => 0 },
+    sink: { write: (line) => void lines.push(line), flush: async () => {}, lost: () => 0 },
     wallNow: Date.now,
   });
   const load = () => loadConfig({ file, env: io.env });
@@ -63,6 +64,7 @@ async function runDemo(directory: string, io: Io): Promise<number> {
     now: () => performance.now(),
     wallNow: Date.now,
   });
+  let worked = false;
   const socket = join(directory, 'run', 'agent-1', 'isoproxy.sock');
   try {
     title(io, 1, 'the proxy on the host', `it holds a made-up key, fingerprint ${fingerprint(key)}`);
@@ -90,14 +92,34 @@ async function runDemo(directory: string, io: Io): Promise<number> {
     io.stdout(`  ${paint(io, 'red', `${refused.status} ${refused.code}`)}\n  ${refused.message}\n\n`);
 
     title(io, 4, 'the records', 'one line each on stderr of `isoproxy serve`');
-    for (const record of records) io.stdout(`  ${JSON.stringify(record)}\n`);
-    io.stdout('\nnext: isoproxy init anthropic > proxy.toml\n');
-    const worked = allowed.status === 200 && refused.status === 403 && upstream.seen().length === 1;
-    return worked ? EXIT.ok : EXIT.internal;
+    for (const line of lines) io.stdout(`  ${line}\n`);
+    io.stdout('\n');
+
+    worked = allowed.status === 200 && refused.status === 403 && upstream.seen().length === 1;
   } finally {
     await server.stop(0);
     upstreamServer.destroy();
   }
+  return showAudit(directory, lines, io) === EXIT.ok && worked ? EXIT.ok : EXIT.internal;
+}
+
+/** Verifies the log that is left, with what it printed at its end for an anchor. */
+function showAudit(directory: string, lines: readonly string[], io: Io): number {
+  title(
+    io,
+    5,
+    'the audit log',
+    'what is forwarded is on disk before its first byte; is it as it was written?',
+  );
+  const anchors = join(directory, 'stderr');
+  writeFileSync(anchors, `${lines.join('\n')}\n`);
+  const audit = auditDirectory(join(directory, 'state'));
+  const verdict = verify(['--dir', audit, '--checkpoints', anchors], {
+    ...io,
+    stdout: (text) => io.stdout(`  ${text}`),
+  });
+  io.stdout('\nnext: isoproxy init anthropic > proxy.toml\n');
+  return verdict;
 }
 
 const TOML_SHOWN = `  [[listeners]]

@@ -59,6 +59,19 @@ export function judge(figures: Figures): Table {
     found: guarded && plain && guarded / plain,
     isMet: atLeast(0.8),
   });
+  const [off, commit] = [median('audit/per_second/off'), median('audit/per_second/commit')];
+  goals.push({
+    goal: 'audit commit: requests/s at 64 connections ≥ 0.5 × off',
+    found: off && commit && commit / off,
+    isMet: atLeast(0.5),
+  });
+  const syncs = median('fdatasync');
+  const addedByCommit = minus(median('audit/p50/commit'), median('audit/p50/off'));
+  goals.push({
+    goal: 'audit commit: added p50 at one connection ≤ 2 fdatasync',
+    found: syncs && addedByCommit && addedByCommit / syncs,
+    isMet: atMost(2),
+  });
   const held = Object.entries(figures).filter(
     ([name]) => name.startsWith('kib_per_stream/') && name.endsWith('isoproxy, TLS upstream'),
   );

@@ -14,6 +14,7 @@ import { type Lab, machine, openLab, say } from './lab.ts';
 import { firstLine, launch, run, stopAll } from './processes.ts';
 import { markdown, replaceResults } from './report.ts';
 import type { Section } from './results.ts';
+import { measureAudit } from './sections/audit.ts';
 import { measureCurves } from './sections/curves.ts';
 import { measureFeatures } from './sections/features.ts';
 import { measureRequests } from './sections/requests.ts';
@@ -28,6 +29,7 @@ const SECTIONS: Readonly<Record<string, (lab: Lab) => Promise<Section>>> = {
   streams: measureStreams,
   transfers: measureTransfers,
   features: measureFeatures,
+  audit: measureAudit,
   curves: measureCurves,
 };
 

@@ -13,6 +13,7 @@ import { createIdleConnections, TICK_MS } from './guards/idle-connections.ts';
 import { createInFlight } from './guards/in-flight.ts';
 import { covers, createKillSwitch, formatScope, type Halt } from './guards/kill-switch.ts';
 import { createListenerSet, type Member } from './listener-set.ts';
+import type { OpenListener } from './listeners.ts';
 import type { Log } from './log.ts';
 import { createMetrics } from './metrics.ts';
 import { openMetrics } from './metrics-listener.ts';
@@ -30,6 +31,8 @@ import { VERSION } from './version.ts';
 const DRAIN_POLL_MS = 20;
 /** How long WebSocket tunnels may take to close when the process stops, ms. */
 const TUNNELS_CLOSE_MS = 1_000;
+/** How long clients may take to read what an ended answer left in the runtime's hands, ms. */
+const SETTLE_MS = 1_000;
 /** How often the halt file is looked at, ms. */
 const HALT_POLL_MS = 250;
 
@@ -197,7 +200,19 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     listener.stopAccepting();
     listener.closeIdle();
     await drain(() => guards.concurrency.counts().some((pair) => names.has(pair.listener)), graceMs);
+    await settle([listener]);
     listener.destroy();
+  }
+
+  /** The end of an answer may not be read yet when it is done: its connection closes when it is. */
+  async function settle(leaving: readonly OpenListener[]): Promise<void> {
+    const places = leaving.map((listener) => listener.boundTo());
+    const isOpen = () => {
+      const counts = countConnections(places);
+      return places.some((place) => counts.has(place));
+    };
+    await new Promise((resolve) => setTimeout(resolve, DRAIN_POLL_MS));
+    await drain(isOpen, SETTLE_MS);
   }
 
   async function drain(isBusy: () => boolean, ms: number): Promise<void> {
@@ -246,8 +261,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     // Both ends are to hear why, and a close frame to be answered.
     if (answers.closeTunnels() > 0) await drain(isBusy, TUNNELS_CLOSE_MS);
     const finished = !isBusy();
-    // The last bytes of the last answer are in the runtime's hands: give it a turn to write them.
-    await new Promise((resolve) => setTimeout(resolve, DRAIN_POLL_MS));
+    if (finished) await settle(listeners.all());
     for (const timer of timers) clearInterval(timer);
     for (const listener of listeners.all()) listener.destroy();
     control?.close();

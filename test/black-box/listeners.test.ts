@@ -653,9 +653,11 @@ describe('one sandbox cannot slow another', () => {
           };
           await until('both to serve', async () => (await isServed(first!)) && (await isServed(second!)));
           for (let i = 0; i < count; i++) {
-            const client = await connect(second!);
+            // The hoarder may be cut for what it does: that is its own affair.
+            const client = await connect(second!).catch(() => undefined);
+            if (client === undefined) continue;
             clients.push(client);
-            await within('its part', start(client));
+            await within('its part', start(client)).catch(() => {});
           }
           await until('the first to be served', () => isServed(first!), 10_000);
           for (let i = 0; i < 10; i++) expect(await isServed(first!)).toBe(true);

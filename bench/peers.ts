@@ -91,7 +91,7 @@ export async function findPeers(work: string, upstream: Upstream): Promise<Found
       name,
       async version() {
         const text = await run(version, { stdio: ['ignore', 'pipe', 'pipe'] }).catch(() => '');
-        return /\d+\.\d+(\.\d+)?/.exec(text)?.[0] ?? 'of its own source';
+        return /\d+\.\d+(\.\d+)?/.exec(text)?.[0] ?? '(version unknown)';
       },
       async start() {
         const port = await freePort();

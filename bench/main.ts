@@ -50,7 +50,10 @@ for (const name of only) {
   const measure = SECTIONS[name];
   if (measure === undefined)
     throw new Error(`no section ${name}; there are ${Object.keys(SECTIONS).join(', ')}`);
-  found.push(await measure(lab));
+  const section = await measure(lab);
+  found.push(section);
+  // At once, so that a run that is broken off has said what it found.
+  say(section.tables.map(markdown).join('\n\n'));
 }
 
 const figures = Object.assign({}, ...found.map((section) => section.figures ?? {})) as Record<string, Figure>;

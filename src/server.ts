@@ -20,6 +20,7 @@ import { openMetrics } from './metrics-listener.ts';
 import { problemsOf } from './problems.ts';
 import type { AccessRecord } from './proxy/exchange.ts';
 import { createWatchdog } from './proxy/watch.ts';
+import { createRequestIds } from './request-ids.ts';
 import { createHaltFile } from './runtime/halt-file.ts';
 import { createConnectionCounter, descriptorLimit, openDescriptors } from './runtime/proc.ts';
 import type { Runtime } from './runtime/runtime.ts';
@@ -154,7 +155,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     isStopping,
     isExhausted: flood.isExhausted,
     isClosing: idle.isClosing,
-    nextId: createIds(),
+    nextId: createRequestIds(),
   };
   let generation = createGeneration(1, options.config, prepared, context);
   const { metrics: page } = options.config;
@@ -285,17 +286,4 @@ function movedProviders(before: Config, after: Config): string[] {
 
 function describeHalt(halt: Halt): Record<string, string> {
   return { scope: formatScope(halt.scope), reason: halt.reason, since: halt.since };
-}
-
-/**
- * Request ids: unique per process start, and short enough to be read out over a telephone. Clients see them: one
- * count for all listeners would tell each sandbox how much the others ask.
- */
-function createIds(): (listener: string) => string {
-  const series = new Map<string, { readonly boot: string; count: number }>();
-  return (listener) => {
-    const own = series.get(listener) ?? { boot: crypto.randomUUID().slice(0, 8), count: 0 };
-    series.set(listener, own);
-    return `${own.boot}-${(++own.count).toString(36)}`;
-  };
 }

@@ -75,6 +75,7 @@ const LAYERS: readonly (readonly string[])[] = [
     'src/listener-set.ts',
     'src/startup.ts',
     'src/generation.ts',
+    'src/request-ids.ts',
     'src/totals.ts',
     'src/denied.ts',
     'src/control.ts',

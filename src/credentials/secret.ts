@@ -29,6 +29,11 @@ export class Secret {
     return this.#value.startsWith(prefix);
   }
 
+  /** How many characters the beginning has that matches; the pattern begins with `^`. */
+  beginningLength(pattern: RegExp): number {
+    return pattern.exec(this.#value)?.[0].length ?? 0;
+  }
+
   equals(other: Secret): boolean {
     return this.#value === other.#value;
   }

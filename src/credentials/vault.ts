@@ -4,6 +4,7 @@
  */
 import { buildAutomaton, type ReflectionAutomaton } from '../proxy/reflection-forms.ts';
 import { type CredentialConfig, MIN_SECRET_BYTES, type Placement } from './credential.ts';
+import { publicPrefixLength } from './public-prefix.ts';
 import type { Secret } from './secret.ts';
 import { createSecretReader, type SourceContext } from './source.ts';
 
@@ -76,15 +77,7 @@ function buildGuard(
   const guarded = configs.flatMap((config, i) =>
     (secrets[i] ?? [])
       .filter((secret) => secret.length >= MIN_SECRET_BYTES)
-      .map((secret) => ({ secret, publicPrefixLength: publicPrefixLength(config, secret) })),
+      .map((secret) => ({ secret, publicPrefixLength: publicPrefixLength(secret, config.publicPrefixes) })),
   );
   return buildAutomaton(guarded);
-}
-
-/** Length of the longest known public prefix of a secret. */
-function publicPrefixLength(config: CredentialConfig, secret: Secret): number {
-  return Math.max(
-    0,
-    ...config.publicPrefixes.filter((prefix) => secret.startsWith(prefix)).map((prefix) => prefix.length),
-  );
 }

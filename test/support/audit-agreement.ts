@@ -48,8 +48,8 @@ export function askPython(directory: string, anchors: readonly string[], key: st
       encoding: 'utf8',
     });
     if (status !== 0 && status !== 1) throw new Error(`audit_verify.py ended with ${status}: ${stderr}`);
-    const { signatures, ...verdict } = JSON.parse(stdout) as AuditVerdict & { signatures: string };
-    if (signatures !== 'not checked' || verdict.ok !== (status === 0))
+    const verdict: AuditVerdict = JSON.parse(stdout);
+    if (verdict.signatures !== 'not checked' || verdict.ok !== (status === 0))
       throw new Error(`audit_verify.py contradicts itself: ${status} ${stdout}`);
     return verdict;
   } finally {

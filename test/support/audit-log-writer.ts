@@ -49,11 +49,11 @@ export class LogWriter {
     return copy;
   }
 
-  add(kind: string, members: object = {}, own: object = {}): string {
+  add(kind: string, members: object): string {
     const seq = this.lines.length + 1;
     const prev = seq === 1 ? ZEROS : hashOf(this.lines.at(-1) as string);
     const base = { v: 1, seq, boot_id: this.bootId, time: TIME, mono_us: seq * 1000, kind };
-    const json = JSON.stringify({ ...base, ...members, ...own, prev });
+    const json = JSON.stringify({ ...base, ...members, prev });
     this.lines.push(this.seal(`${json.slice(0, -1)},"hash":"${ZEROS}"}`));
     return this.lines.at(-1) as string;
   }
@@ -75,18 +75,17 @@ export class LogWriter {
   }
 
   start(clean = true): void {
-    this.add('start', {}, { version: '0.1.0', log_id: this.#keys.logId, durability: 'commit', clean });
+    this.add('start', { version: '0.1.0', log_id: this.#keys.logId, durability: 'commit', clean });
   }
 
   /** An intent and, if it ended, its outcome. */
   request(id: string, isEnded = true): void {
-    const common = { request_id: id, listener: 'agent-1', provider: 'api', method: 'POST' };
-    const asked = { ...common, path: '/v1/messages', rule: 'messages', decision: 'allow' };
-    const config = '0123456789abcdef';
-    this.add('intent', { ...asked, reason: '', config });
+    const common = { request_id: id, listener: 'agent-1', provider: 'api' };
+    const asked = { method: 'POST', path: '/v1/messages', rule: 'messages', decision: 'allow' };
+    this.add('intent', { ...common, ...asked, config: '0123456789abcdef' });
     if (!isEnded) return;
     const counts = { status: 200, bytes_in: 10, bytes_out: 20, duration_us: 1500 };
-    this.add('outcome', { ...asked, reason: '', ...counts, config });
+    this.add('outcome', { ...common, decision: 'allow', reason: '', ...counts });
   }
 
   /** Signs what is there, adds the record of it, and returns the note. */
@@ -94,7 +93,7 @@ export class LogWriter {
     const size = this.lines.length;
     const head = hashOf(this.lines.at(-1) as string);
     const { note, signature } = this.note(size, head, first);
-    this.add('checkpoint', {}, { size, head, first, signature });
+    this.add('checkpoint', { size, head, first, signed: TIME, signature });
     return note;
   }
 

@@ -4,10 +4,11 @@
  */
 import { describe, expect, test } from 'bun:test';
 import { createHash, generateKeyPairSync } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { askPython, bothAgree, withoutPython } from '../support/audit-agreement.ts';
 import { LogWriter, makeKeys, segmentName } from '../support/audit-log-writer.ts';
-import { type AuditVerdict, verifyAudit } from '../support/audit-verifier.ts';
+import { type AuditVerdict, UnknownVersion, verifyAudit } from '../support/audit-verifier.ts';
 import { createWorkspace } from '../support/workspace.ts';
 
 const keys = makeKeys();
@@ -25,7 +26,7 @@ function sample(): { log: LogWriter; a: string; b: string } {
   log.request('r-4');
   const b = log.checkpoint();
   log.request('r-5');
-  log.add('stop', {}, { lost: 0 });
+  log.add('stop', { lost: 0 });
   return { log, a, b };
 }
 
@@ -52,7 +53,7 @@ interface Case {
   readonly expected: Partial<AuditVerdict>;
 }
 
-const INTACT = { ok: true, records: 14, anchoredTo: 0, torn: false, unfinished: 0, faults: [] };
+const INTACT = { ok: true, records: 14, anchoredTo: 0, torn: false, unfinished: 0, open: 0, faults: [] };
 const faulty = (kind: string, from: number, to: number, rest: Partial<AuditVerdict> = {}) => ({
   ok: false,
   faults: [{ kind, from, to }],
@@ -131,6 +132,37 @@ const INTACT_LOGS: Record<string, () => Case> = {
     const files = { ...sample().log.segments(4), [segmentName(15)]: '' };
     return { files, expected: INTACT };
   },
+  'with texts that are no checkpoints, and one that only others signed': () => {
+    const { log, b } = sample();
+    return {
+      files: log.segments(4),
+      anchors: ['hello\n\nworld\n\n', b.replace(/\u2014.*/, '\u2014 somebody else')],
+      publicKey: keys.publicKey,
+      expected: INTACT,
+    };
+  },
+  'with anchors as a journal has them': () => {
+    const { log, a, b } = sample();
+    const event = (note: string) => JSON.stringify({ level: 'info', event: 'audit_checkpoint', note });
+    return {
+      files: log.segments(4),
+      anchors: [`Jan 31 12:00:00 host isoproxy[7]: ${event(a)}\n`, JSON.stringify({ MESSAGE: event(b) })],
+      publicKey: keys.publicKey,
+      expected: { ...INTACT, anchoredTo: 10 },
+    };
+  },
+  'with kinds and members that are not known': () => {
+    const { log } = sample();
+    log.add('later', { more: 'x' });
+    edit(log, 14, '"lost":0', '"lost":0,"more":[1,{"a":"b"}]');
+    log.rechain(14);
+    return { files: log.segments(4), expected: { ...INTACT, records: 15 } };
+  },
+  'whose segment in the middle has no newline at its end': () => {
+    const files = sample().log.segments(4);
+    files[segmentName(5)] = (files[segmentName(5)] as string).slice(0, -1);
+    return { files, expected: INTACT };
+  },
   'whose oldest segment was removed': () => {
     const { log, note, older } = pruned();
     return {
@@ -169,29 +201,29 @@ const FAULTY_LOGS: Record<string, () => Case> = {
   'an edited hash': () => {
     const { log } = sample();
     edit(log, 14, /"hash":"./, '"hash":"x');
-    return { files: log.segments(4), expected: faulty('edited', 14, 14) };
+    return { files: log.segments(4), expected: faulty('malformed', 14, 14) };
   },
   'the same hash in capitals': () => {
     const { log } = sample();
     log.lines[13] = (log.lines[13] as string).replace(/[0-9a-f]{64}"}$/, (hash) => hash.toUpperCase());
-    return { files: log.segments(4), expected: faulty('edited', 14, 14) };
+    return { files: log.segments(4), expected: faulty('malformed', 14, 14) };
   },
   'a line broken in two': () => {
     const { log } = sample();
     edit(log, 7, ',"kind"', ',\n"kind"');
-    return { files: log.segments(4), expected: faulty('edited', 7, 7) };
+    return { files: log.segments(4), expected: faulty('malformed', 7, 7) };
   },
   'a line that is too long, though its hash is right': () => {
     const { log } = sample();
     edit(log, 14, '"lost":0', `"lost":0,"x":"${'x'.repeat(800)}"`);
     log.rechain(14);
-    return { files: log.segments(4), expected: faulty('edited', 14, 14) };
+    return { files: log.segments(4), expected: faulty('malformed', 14, 14) };
   },
   'members in another order, though the hash is right': () => {
     const { log } = sample();
     edit(log, 13, '"status":200,"bytes_in":10', '"bytes_in":10,"status":200');
     log.rechain(13);
-    return { files: log.segments(4), expected: faulty('edited', 13, 13) };
+    return { files: log.segments(4), expected: faulty('malformed', 13, 13) };
   },
   'another key': () => {
     const other = new LogWriter(others);
@@ -201,23 +233,23 @@ const FAULTY_LOGS: Record<string, () => Case> = {
   'a line that was put in': () => {
     const { log } = sample();
     log.lines.splice(6, 0, '{}');
-    return { files: log.segments(100), expected: faulty('edited', 7, 7, { records: 14 }) };
+    return { files: log.segments(100), expected: faulty('inserted', 6, 7, { records: 14 }) };
   },
   'a line twice': () => {
     const { log } = sample();
     log.lines.splice(6, 0, log.lines[6] as string);
-    return { files: log.segments(100), expected: faulty('rewritten', 7, 7) };
+    return { files: log.segments(100), expected: faulty('repeated', 7, 7, { records: 15 }) };
   },
   'two lines swapped': () => {
     const { log } = sample();
     [log.lines[6], log.lines[7]] = [log.lines[7] as string, log.lines[6] as string];
-    return { files: log.segments(4), expected: faulty('rewritten', 7, 8) };
+    return { files: log.segments(4), expected: faulty('disorder', 7, 7) };
   },
   'a line taken out': () => {
     const { log } = sample();
     const files = log.segments(4);
-    files[segmentName(5)] = (files[segmentName(5)] as string).replace(`${log.lines[4]}\n`, '');
-    return { files, expected: faulty('missing', 5, 5) };
+    files[segmentName(5)] = (files[segmentName(5)] as string).replace(`${log.lines[6]}\n`, '');
+    return { files, expected: faulty('missing', 7, 7) };
   },
   'a segment in the middle taken out': () => {
     const { log, a, b } = sample();
@@ -237,23 +269,23 @@ const FAULTY_LOGS: Record<string, () => Case> = {
   }),
   'a segment under another name': () => {
     const { [segmentName(1)]: content = '', ...rest } = sample().log.segments(4);
-    return { files: { ...rest, [segmentName(2)]: content }, expected: faulty('rewritten', 1, 2) };
+    return { files: { ...rest, [segmentName(2)]: content }, expected: faulty('disorder', 1, 1) };
   },
   'bytes after the last newline of a segment that is not the last': () => {
     const files = sample().log.segments(4);
     files[segmentName(5)] += '{"v":1';
-    return { files, expected: faulty('edited', 9, 9, { torn: false }) };
+    return { files, expected: faulty('inserted', 8, 9, { torn: false }) };
   },
-  'no newline at the end of a segment that is not the last': () => {
+  'no newline at the end of a segment that is not the last, and half of its last line': () => {
     const files = sample().log.segments(4);
-    files[segmentName(5)] = (files[segmentName(5)] as string).slice(0, -1);
-    return { files, expected: faulty('edited', 8, 8, { torn: false }) };
+    files[segmentName(5)] = (files[segmentName(5)] as string).slice(0, -100);
+    return { files, expected: faulty('malformed', 8, 8, { torn: false }) };
   },
   'records chained anew with the key, and their checkpoints left': () => {
     const { log } = sample();
     edit(log, 7, '/v1/messages', '/v1/massages');
     log.rechain(7);
-    return { files: log.segments(4), expected: faulty('rewritten', 1, 10) };
+    return { files: log.segments(4), expected: faulty('rewritten', 6, 10) };
   },
   'the same against anchors': () => {
     const { log, a, b } = sample();
@@ -321,7 +353,7 @@ const FAULTY_LOGS: Record<string, () => Case> = {
       files: log.segments(4),
       anchors: [a + b.replace('12:00:00', '12:00:01')],
       publicKey: keys.publicKey,
-      expected: faulty('checkpoint', 10, 10, { anchoredTo: 5 }),
+      expected: faulty('forged', 10, 10, { anchoredTo: 5 }),
     };
   },
   'a checkpoint that another key signed in the name of this': () => {
@@ -333,23 +365,64 @@ const FAULTY_LOGS: Record<string, () => Case> = {
       files: log.segments(4),
       anchors: [forged.checkpoint()],
       publicKey: keys.publicKey,
-      expected: faulty('checkpoint', 10, 10, { anchoredTo: 0 }),
+      expected: faulty('forged', 10, 10, { anchoredTo: 0 }),
     };
   },
-  'a checkpoint without signature': () => {
-    const { log, b } = sample();
+  'a checkpoint record with a signature that does not fit': () => {
+    const { log } = sample();
+    edit(log, 11, '"signed":"2026-01-31T12:00:00', '"signed":"2026-01-31T12:00:01');
+    log.rechain(11);
     return {
       files: log.segments(4),
-      anchors: [b.replace(/\u2014.*/, '\u2014 somebody else')],
       publicKey: keys.publicKey,
-      expected: faulty('checkpoint', 10, 10),
+      expected: faulty('forged', 11, 11, { records: 14 }),
     };
   },
-  'a file of checkpoints that is something else': () => ({
-    files: sample().log.segments(4),
-    anchors: ['hello\n\nworld\n\n'],
-    expected: faulty('checkpoint', 0, 0),
-  }),
+  'a removal that nobody announced with a good signature': () => {
+    const { log } = pruned();
+    edit(log, 15, '"first":5', '"first":9');
+    log.rechain(15);
+    return {
+      files: log.segments(4, 9),
+      publicKey: keys.publicKey,
+      expected: {
+        ok: false,
+        faults: [
+          { kind: 'forged', from: 15, to: 15 },
+          { kind: 'missing', from: 1, to: 8 },
+        ],
+      },
+    };
+  },
+  'only checkpoints of another log': () => {
+    const other = new LogWriter(others);
+    other.start();
+    return {
+      files: sample().log.segments(4),
+      anchors: [other.checkpoint()],
+      publicKey: keys.publicKey,
+      expected: faulty('foreign', 1, 14),
+    };
+  },
+  'half a line where two were': () => {
+    const { log } = sample();
+    log.lines.splice(6, 2, '{"v":1');
+    return {
+      files: log.segments(100),
+      expected: {
+        ok: false,
+        faults: [
+          { kind: 'malformed', from: 7, to: 8 },
+          { kind: 'missing', from: 7, to: 8 },
+        ],
+      },
+    };
+  },
+  'records of a second writer': () => {
+    const { log } = sample();
+    log.lines.push(...otherwise(log, 12).lines.slice(12));
+    return { files: log.segments(100), expected: faulty('forked', 13, 14) };
+  },
 };
 
 const testPython = withoutPython === undefined ? test : test.skip;
@@ -388,9 +461,52 @@ test('a forged anchor is believed by whoever does not check signatures, and by n
   const { log } = sample();
   const directory = log.save(join(workspace.dir, 'audit'), log.segments(4));
   const anchors = [log.note(12, 'ff'.repeat(32)).note.replace('12:00:00', '12:00:01')];
-  expect(bothAgree(directory, anchors).faults).toEqual([{ kind: 'rewritten', from: 1, to: 12 }]);
+  expect(bothAgree(directory, anchors).faults).toEqual([{ kind: 'rewritten', from: 11, to: 12 }]);
   const { faults } = bothAgree(directory, anchors, { publicKey: keys.publicKey });
-  expect(faults).toEqual([{ kind: 'checkpoint', from: 12, to: 12 }]);
+  expect(faults).toEqual([{ kind: 'forged', from: 12, to: 12 }]);
+});
+
+test('a version that is not known is a reason to give up', () => {
+  using workspace = createWorkspace();
+  const { log } = sample();
+  edit(log, 7, '"v":1', '"v":2');
+  const directory = log.save(join(workspace.dir, 'audit'), log.segments(4));
+  const key = join(directory, 'hmac.key');
+  expect(() => verifyAudit(directory, { key })).toThrow(UnknownVersion);
+  if (withoutPython === undefined) expect(() => askPython(directory, [], key)).toThrow('ended with 3');
+});
+
+const FIXTURES = join(import.meta.dir, '../fixtures/audit');
+const expectedOfFixtures: Record<
+  string,
+  Record<string, { exit: number; faults: AuditVerdict['faults'] }>
+> = JSON.parse(readFileSync(join(FIXTURES, 'expected.json'), 'utf8'));
+const fixtures = Object.entries(expectedOfFixtures).flatMap(([name, ways]) =>
+  Object.entries(ways).map(([way, expected]) => ({ name, way, expected })),
+);
+
+describe('the logs of the repository', () => {
+  const key = join(FIXTURES, 'hmac.key');
+  const publicKey = readFileSync(join(FIXTURES, 'public.key'), 'utf8');
+  const outside = readFileSync(join(FIXTURES, 'anchors'), 'utf8');
+  const byRange = (one: AuditVerdict['faults'][number]) => `${one.kind} ${one.from} ${one.to}`;
+
+  test.each(fixtures)('$name, $way', ({ name, way, expected }) => {
+    const anchors = way === 'anchored' ? [outside] : [];
+    const { ok, faults } = verifyAudit(join(FIXTURES, name), { key, publicKey, anchors });
+    expect({ exit: ok ? 0 : 1, faults: faults.map(byRange).sort() }).toEqual({
+      exit: expected.exit,
+      faults: expected.faults.map(byRange).sort(),
+    });
+  });
+
+  // No signature is wrong in these: who cannot check one comes to the same verdict.
+  testPython.each(fixtures)(`$name, $way: Python agrees${why}`, ({ name, way }) => {
+    const anchors = way === 'anchored' ? [outside] : [];
+    const { signatures, ...verdict } = bothAgree(join(FIXTURES, name), anchors, { key, publicKey });
+    expect(signatures).toBe('checked');
+    expect(verifyAudit(join(FIXTURES, name), { key, anchors })).toMatchObject(verdict);
+  });
 });
 
 /** The key of this log under the name of another: the id is right for the two. */

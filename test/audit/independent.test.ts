@@ -132,6 +132,15 @@ const INTACT_LOGS: Record<string, () => Case> = {
     const files = { ...sample().log.segments(4), [segmentName(15)]: '' };
     return { files, expected: INTACT };
   },
+  'with a checkpoint that was not finished, and others behind it': () => {
+    const { log, a, b } = sample();
+    return {
+      files: { ...log.segments(4), checkpoints: a.slice(0, -40) + a + b },
+      anchors: [a.slice(0, -40) + a + b, `${a.slice(0, -40)}\n\n${a}`],
+      publicKey: keys.publicKey,
+      expected: { ...INTACT, anchoredTo: 10 },
+    };
+  },
   'with texts that are no checkpoints, and one that only others signed': () => {
     const { log, b } = sample();
     return {

@@ -357,7 +357,7 @@ function readVerifierKey(line: string) {
   /** Undefined: there is no signature of this key. */
   const signs = (body: string, signatures: string): boolean | undefined => {
     const own = signatures.split('\n').flatMap((signature) => {
-      const [, signer, data] = /^\u2014 (\S+) (\S+)$/.exec(signature) ?? [];
+      const [, signer, data] = /^\u2014 (\S+) ([A-Za-z0-9+/]{91}=)$/.exec(signature) ?? [];
       const blob = Buffer.from(data ?? '', 'base64');
       return signer === name && blob.toString('hex', 0, 4) === id ? [blob.subarray(4)] : [];
     });

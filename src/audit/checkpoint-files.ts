@@ -4,13 +4,15 @@
  */
 import { closeSync, openSync, readSync } from 'node:fs';
 import { StringDecoder } from 'node:string_decoder';
-import { type Note, parseNotes, type Verifier } from './checkpoint.ts';
+import { createNoteReader, type Note, parseNotes, type Verifier } from './checkpoint.ts';
 
 /** What a checkpoint says of one record. */
 export interface Pin {
   readonly head: string;
   /** It was kept outside of the log's directory. */
   isAnchor: boolean;
+  /** Of the note that was found good. */
+  readonly signature: string;
 }
 
 export interface CheckpointSet {
@@ -22,15 +24,13 @@ export interface CheckpointSet {
   readonly anchors: () => number;
   /** Those with this log's name and a wrong signature, and where they stand. */
   readonly forged: readonly { readonly file: string; readonly size: number }[];
-  /** Other logs' names -> the newest size of each. */
+  /** Names of other logs whose checkpoints come from outside -> the newest size of each. */
   readonly foreign: ReadonlyMap<string, number>;
   /** Adds what stands in a file; read the anchors first. @throws Error with the system's code */
   readonly addFile: (path: string, isAnchor: boolean) => void;
 }
 
 const CHUNK = 1024 * 1024;
-/** Lines of a note, with its blank one. */
-const NOTE_LINES = 7;
 /** Longest line that is looked at; a journal's can hold anything. */
 const MAX_LINE = 64 * 1024;
 /** Most faults and names that are kept. */
@@ -45,22 +45,21 @@ export function createCheckpointSet(verifier: Verifier): CheckpointSet {
   function add(note: Note, file: string, isAnchor: boolean): void {
     const { origin, size, head } = note;
     if (origin !== verifier.origin) {
-      if (foreign.size < MAX_KEPT || foreign.has(origin))
+      if (isAnchor && (foreign.size < MAX_KEPT || foreign.has(origin)))
         foreign.set(origin, Math.max(size, foreign.get(origin) ?? 0));
       return;
     }
     const known = pins.get(size);
     const same = known?.find((pin) => pin.head === head);
-    // Says nothing that a good signature did not say.
-    if (same !== undefined && (same.isAnchor || !isAnchor)) return;
-    if (!verifier.isSignedBy(note)) {
+    const isKnown = same?.signature === note.signature;
+    if (isKnown && (same.isAnchor || !isAnchor)) return;
+    if (!isKnown && !verifier.isSignedBy(note)) {
       if (forged.length < MAX_KEPT) forged.push({ file, size });
       return;
     }
     if (isAnchor) anchors++;
-    if (same !== undefined) same.isAnchor = true;
-    else if (known !== undefined) known.push({ head, isAnchor });
-    else pins.set(size, [{ head, isAnchor }]);
+    if (same !== undefined) same.isAnchor ||= isAnchor;
+    else pins.set(size, [...(known ?? []), { head, isAnchor, signature: note.signature }]);
   }
 
   return {
@@ -77,13 +76,12 @@ export function createCheckpointSet(verifier: Verifier): CheckpointSet {
 
 /** The checkpoints in a file, whatever stands between them. */
 function* readNotes(path: string): Generator<Note> {
-  const window: string[] = [];
+  const reader = createNoteReader();
   for (const line of readTextLines(path)) {
     if (line.includes('audit_checkpoint')) yield* parseNotes(`${noteInEvent(line)}\n`);
-    window.push(line);
-    if (window.length > NOTE_LINES) window.shift();
-    if (line.startsWith('\u2014 ')) yield* parseNotes(`${window.join('\n')}\n`);
+    yield* reader.read(line) ?? [];
   }
+  yield* reader.end() ?? [];
 }
 
 /**

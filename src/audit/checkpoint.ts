@@ -21,8 +21,10 @@ export interface Checkpoint {
 export interface Note extends Checkpoint {
   /** The text that is signed. */
   readonly text: string;
-  /** Base64 of key id and signature. */
+  /** Base64 of key id and signature; where there are several under its name, the first. */
   readonly signature: string;
+  /** The others under its name. */
+  readonly moreSignatures?: readonly string[];
 }
 
 export interface Signer {
@@ -83,13 +85,13 @@ export function parseVerifierKey(text: string): Verifier | undefined {
   return {
     origin,
     isSignedBy(note) {
-      const signature = Buffer.from(note.signature, 'base64');
-      const isOurs = signature.subarray(0, KEY_ID_BYTES).equals(keyId(origin, publicKey));
-      return (
-        isOurs &&
-        note.origin === origin &&
-        verify(null, Buffer.from(note.text), key, signature.subarray(KEY_ID_BYTES))
-      );
+      if (note.origin !== origin) return false;
+      const id = keyId(origin, publicKey);
+      return [note.signature, ...(note.moreSignatures ?? [])].some((encoded) => {
+        const signature = Buffer.from(encoded, 'base64');
+        const isOurs = signature.subarray(0, KEY_ID_BYTES).equals(id);
+        return isOurs && verify(null, Buffer.from(note.text), key, signature.subarray(KEY_ID_BYTES));
+      });
     },
   };
 }
@@ -112,25 +114,81 @@ export function formatNote(note: Note): string {
   return `${note.text}\n\u2014 ${note.origin} ${note.signature}\n\n`;
 }
 
+/** Longest note that is read, lines: further text and signatures of others included. */
+const MAX_NOTE_LINES = 64;
+/** Base64 of four bytes of key id and 64 of signature. */
+const SIGNATURE_LENGTH = 92;
+const SIGNATURE = /^\u2014 (\S+) ([A-Za-z0-9+/=]+)$/;
+
 /**
- * The notes in a file, in its order; what is no checkpoint is left out, for the file may be a journal's, or torn at its
- * end.
+ * The notes in a text, in its order; what is no checkpoint is left out, for the file may be a journal's, and a crash may
+ * have left one unfinished, at the end or in front of another.
  */
-export function parseNotes(file: string): Note[] {
-  const pattern =
-    /^(isoproxy-audit\/[0-9a-f]{16})\n([1-9][0-9]{0,15})\n([A-Za-z0-9+/]{43}=)\nfirst ([1-9][0-9]{0,15})\ntime (\S+)\n\n\u2014 \1 ([A-Za-z0-9+/=]+)\n/gm;
-  return [...file.matchAll(pattern)].map((match) => {
-    const [whole, origin = '', size = '', head = '', first = '', time = '', signature = ''] = match;
-    return {
-      origin,
-      size: Number(size),
-      head: Buffer.from(head, 'base64').toString('hex'),
-      first: Number(first),
-      time,
-      text: whole.slice(0, whole.indexOf('\n\n') + 1),
-      signature,
-    };
-  });
+export function parseNotes(text: string): Note[] {
+  const reader = createNoteReader();
+  // What stands after the last newline may be unfinished.
+  const lines = text.split('\n').slice(0, -1);
+  const notes = lines.flatMap((line) => reader.read(line) ?? []);
+  return [...notes, ...(reader.end() ?? [])];
+}
+
+/** Reads notes line by line; a note is given back with the line behind it. */
+export function createNoteReader(): {
+  readonly read: (line: string) => Note[] | undefined;
+  readonly end: () => Note[] | undefined;
+} {
+  let lines: string[] | undefined;
+
+  function finish(): Note[] | undefined {
+    const note = lines === undefined ? undefined : parseNote(lines);
+    lines = undefined;
+    return note === undefined ? undefined : [note];
+  }
+
+  return {
+    end: finish,
+    read(line) {
+      if (/^isoproxy-audit\/[0-9a-f]{16}$/.test(line)) {
+        const before = finish();
+        lines = [line];
+        return before;
+      }
+      if (lines === undefined) return undefined;
+      const isSigned = lines.at(-1)?.startsWith('\u2014 ') ?? false;
+      if (isSigned && !SIGNATURE.test(line)) return finish();
+      if (lines.push(line) > MAX_NOTE_LINES) lines = undefined;
+      return undefined;
+    },
+  };
+}
+
+function parseNote(lines: readonly string[]): Note | undefined {
+  const end = lines.indexOf('');
+  if (end === -1) return undefined;
+  const text = lines
+    .slice(0, end)
+    .map((line) => `${line}\n`)
+    .join('');
+  const [, origin = '', size = '', head = '', first = '', time = ''] =
+    /^(\S+)\n([1-9][0-9]{0,15})\n([A-Za-z0-9+/]{43}=)\nfirst ([1-9][0-9]{0,15})\ntime (\S+)\n/.exec(text) ??
+    [];
+  const signatures = lines.slice(end + 1).map((line) => SIGNATURE.exec(line));
+  // One of another length is one that a crash left unfinished.
+  const isOwn = ([, name, encoded]: RegExpExecArray) =>
+    name === origin && encoded?.length === SIGNATURE_LENGTH;
+  const own = signatures.flatMap((match) => (match && isOwn(match) ? [match[2] as string] : []));
+  const [signature, ...moreSignatures] = own;
+  if (origin === '' || signature === undefined) return undefined;
+  return {
+    origin,
+    size: Number(size),
+    head: Buffer.from(head, 'base64').toString('hex'),
+    first: Number(first),
+    time,
+    text,
+    signature,
+    ...(moreSignatures.length > 0 && { moreSignatures }),
+  };
 }
 
 function formatText({ origin, size, head, first, time }: Checkpoint): string {

@@ -62,9 +62,11 @@ export function createCheckpoints(options: CheckpointsOptions): Checkpoints {
 
   /** Off the request path, and one after the other; the log does not wait for it. */
   function write(file: string, text: string): void {
-    const before = writing.get(file) ?? Promise.resolve();
-    const done = before
-      .then(() => appendText(file, text))
+    const before = writing.get(file);
+    // A process before may have left one unfinished: what comes behind it begins on a line of its own.
+    const own = before === undefined ? `\n${text}` : text;
+    const done = (before ?? Promise.resolve())
+      .then(() => appendText(file, own))
       .catch((error) => options.onFault(file, (error as { code?: string }).code ?? (error as Error).name));
     writing.set(file, done);
   }

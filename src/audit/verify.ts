@@ -208,7 +208,7 @@ function removeMissing(faults: Fault[], from: number, to: number): void {
   }
 }
 
-/** Requests that were intended, and not ended. A start means that the run before is over. */
+/** Requests that were intended, and not ended, when their run was over. */
 function createRequests() {
   const open = new Set<string>();
   const named: string[] = [];
@@ -222,7 +222,7 @@ function createRequests() {
     unfinished: () => unfinished,
     open: () => open.size,
     read({ kind, request_id }: ReadRecord): void {
-      if (kind === 'start') {
+      if (kind === 'start' || kind === 'stop') {
         for (const id of open) give(id);
         open.clear();
       }
@@ -273,7 +273,9 @@ function createPinCheck(checkpoints: CheckpointSet, onFault: (fault: Fault) => v
     checkRecord(record: ReadRecord, hashOf: Chain['hashOf'], segment: string): void {
       const size = Number(record['size']);
       const hash = hashOf(size);
-      if (hash !== undefined && hash !== record['head']) differs(size, segment);
+      const isOlder = size < record.seq;
+      if (!isOlder || (hash !== undefined && hash !== record['head']))
+        differs(Math.min(size, record.seq), segment);
     },
     end(last: number): void {
       settle();

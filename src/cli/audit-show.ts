@@ -49,7 +49,7 @@ function createRows(onRow: (record: ReadRecord, what: string) => void) {
     read(record: ReadRecord): void {
       const { kind, request_id: id } = record;
       // Whose outcome is not there when the next process starts has none.
-      if (kind === 'start') end('unfinished');
+      if (kind === 'start' || kind === 'stop') end('unfinished');
       if (kind === 'intent') {
         open.set(String(id), record);
         return;

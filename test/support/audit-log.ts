@@ -80,9 +80,9 @@ const start = (clean: boolean): RecordBody => ({
   clean,
 });
 const FIXED: Readonly<Record<number, RecordBody>> = {
-  1: start(false),
+  1: start(true),
   2: CONFIG,
-  34: { kind: 'deny', ...requestOf(34), decision: 'deny', reason: 'endpoint_not_allowed', status: 403 },
+  34: deny(34, 'endpoint_not_allowed', 403),
   35: { kind: 'stop', lost: 0 },
   36: start(true),
   37: CONFIG,
@@ -91,7 +91,7 @@ const FIXED: Readonly<Record<number, RecordBody>> = {
   47: CONFIG,
   51: { kind: 'halt', scope: 'all', reason: 'just a drill' },
   52: { kind: 'resume', scope: 'all', reason: '' },
-  57: { kind: 'deny', ...requestOf(57), decision: 'deny', reason: 'halted', status: 503 },
+  57: deny(57, 'halted', 503),
 };
 
 function requestOf(seq: number): Omit<RecordBody, 'kind'> {
@@ -102,6 +102,11 @@ function requestOf(seq: number): Omit<RecordBody, 'kind'> {
     method: 'POST',
     path: `/v1/responses/${seq}`,
   };
+}
+
+function deny(seq: number, reason: string, status: number): RecordBody {
+  const ended = { decision: 'deny', reason, status, bytes_in: 0, bytes_out: 0, duration_us: 321 };
+  return { kind: 'deny', ...requestOf(seq), ...ended, config: CONFIG['config'] };
 }
 
 function intent(seq: number): RecordBody {

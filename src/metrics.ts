@@ -11,10 +11,10 @@
 import process from 'node:process';
 import Counter from 'prom-client/lib/counter.js';
 import Gauge from 'prom-client/lib/gauge.js';
-import Histogram from 'prom-client/lib/histogram.js';
 import Registry from 'prom-client/lib/registry.js';
 import type { AuditStatus } from './audit/trail.ts';
 import type { AccessRecord } from './proxy/exchange.ts';
+import { createRequestSums } from './request-sums.ts';
 
 export interface Metrics {
   /** Counts a finished request. */
@@ -52,11 +52,6 @@ export interface MetricsOptions {
   readonly startedAt: number;
 }
 
-/** From an answer out of a cache beside us to an hour of streaming, s. */
-const BUCKETS = [
-  0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600,
-];
-
 /**
  * Statuses that are counted by themselves: the registered ones (IANA), and those in wide use (499 nginx, 520-526
  * Cloudflare, 529 Anthropic). There are upstreams that answer with the very status they are asked for.
@@ -77,12 +72,8 @@ export function createMetrics(options: MetricsOptions): Metrics {
   const registry = new Registry();
   const registers = [registry];
 
-  const requests = new Counter({
-    registers,
-    name: 'isoproxy_requests_total',
-    help: 'Finished requests, by what was decided (allow: forwarded; deny: refused; own: answered by the proxy) and what the client saw.',
-    labelNames: ['listener', 'provider', 'decision', 'status'],
-  });
+  const sums = createRequestSums(statusLabel);
+  for (const metric of sums.metrics) registry.registerMetric(metric as unknown as Counter);
   const refusals = new Counter({
     registers,
     name: 'isoproxy_refusals_total',
@@ -90,33 +81,6 @@ export function createMetrics(options: MetricsOptions): Metrics {
     labelNames: ['listener', 'reason'],
   });
   const pair = ['listener', 'provider'] as const;
-  const bytesIn = new Counter({
-    registers,
-    name: 'isoproxy_request_body_bytes_total',
-    help: 'Bytes of request bodies and WebSocket messages from clients.',
-    labelNames: pair,
-  });
-  const bytesOut = new Counter({
-    registers,
-    name: 'isoproxy_response_body_bytes_total',
-    help: 'Bytes of response bodies and WebSocket messages to clients.',
-    labelNames: pair,
-  });
-  const firstByte = new Histogram({
-    registers,
-    name: 'isoproxy_time_to_first_byte_seconds',
-    help: "From the arrival of a request to the head of the upstream's response.",
-    labelNames: pair,
-    buckets: BUCKETS,
-  });
-  const duration = new Histogram({
-    registers,
-    name: 'isoproxy_request_duration_seconds',
-    help: 'From the arrival of a forwarded request to the end of its response.',
-    labelNames: pair,
-    buckets: BUCKETS,
-  });
-
   /** A gauge whose series are those of this moment. */
   function gauge<L extends string>(
     name: string,
@@ -205,15 +169,10 @@ export function createMetrics(options: MetricsOptions): Metrics {
     contentType: registry.contentType,
     render: () => registry.metrics(),
     observe(record) {
-      const { listener, provider, decision, reason } = record;
-      const labels = { listener, provider };
-      requests.inc({ listener, provider, decision, status: statusLabel(record.status) });
+      const { listener, reason } = record;
+      sums.observe(record);
       // A client that left is no refusal.
       if (reason !== '' && reason !== 'client_closed') refusals.inc({ listener, reason });
-      bytesIn.inc(labels, record.bytes_in);
-      bytesOut.inc(labels, record.bytes_out);
-      if (record.ttfb_ms !== null) firstByte.observe(labels, record.ttfb_ms / 1000);
-      if (decision === 'allow') duration.observe(labels, record.duration_ms / 1000);
     },
   };
 }

@@ -61,6 +61,7 @@ const LAYERS: readonly (readonly string[])[] = [
     'src/sandbox',
     'src/log.ts',
     'src/metrics.ts',
+    'src/request-sums.ts',
     'src/prom-client.d.ts',
     'src/discovery.ts',
     'src/provider.ts',

@@ -45,6 +45,13 @@ export interface Answers {
   readonly closeTunnels: () => number;
 }
 
+/**
+ * An answer of at most this declared length is read whole before it is passed on: a tenth of a request's CPU, and it keeps
+ * its Content-Length. It is what a socket's buffer surely takes (unix: 208 KiB by default), so that nothing is left in
+ * the runtime's hands when the exchange has ended.
+ */
+const SMALL_ANSWER_BYTES = 64 * 1024;
+
 /** Close codes that a record need not tell of: normal, going away, none given. */
 const ORDINARY_CLOSE = [1000, 1001, 1005];
 
@@ -62,9 +69,14 @@ export function createAnswers(options: AnswersOptions): Answers {
       exchange.end({ kind: 'done', status });
       return new Response(null, { status, headers });
     }
+    if (isSmallAnswer(response.headers, head.declaredLength)) {
+      const whole = await readSmallAnswer(passage, response);
+      exchange.bytesOut = whole.byteLength;
+      exchange.end({ kind: 'done', status });
+      return new Response(whole, { status, headers });
+    }
     const body = await passBody({
       source: response.body,
-      declaredLength: head.declaredLength,
       limit: maxResponseBody,
       scanner: automaton === undefined ? undefined : createScanner(automaton),
       watch,
@@ -80,7 +92,7 @@ export function createAnswers(options: AnswersOptions): Answers {
       translate: (error) => translateUpstreamError(error, exchange.abort.signal),
     });
     exchange.sentStatus = status;
-    return new Response(body instanceof Uint8Array ? body : options.bodyStream(body), { status, headers });
+    return new Response(body === undefined ? null : options.bodyStream(body), { status, headers });
   }
 
   async function openTunnel(
@@ -148,6 +160,33 @@ export function createAnswers(options: AnswersOptions): Answers {
   }
 
   return { passResponse, openTunnel, closeTunnels };
+}
+
+/** Events are passed on as they arrive, however many bytes were announced. */
+function isSmallAnswer(headers: Headers, declaredLength: number | undefined): boolean {
+  return (
+    declaredLength !== undefined &&
+    declaredLength <= SMALL_ANSWER_BYTES &&
+    headers.get('content-type')?.startsWith('text/event-stream') !== true
+  );
+}
+
+/** A small answer, whole: what goes wrong before its end can still be told as what it is. */
+async function readSmallAnswer(
+  { exchange, credentials: { automaton }, watch }: Passage,
+  response: Response,
+): Promise<Uint8Array<ArrayBuffer>> {
+  watch.download('upstream');
+  const { signal } = exchange.abort;
+  let whole: Uint8Array<ArrayBuffer>;
+  try {
+    whole = new Uint8Array(await response.arrayBuffer());
+  } catch (error) {
+    throw translateUpstreamError(error, signal);
+  }
+  if (automaton !== undefined && createScanner(automaton).push(whole).reflected)
+    throw new ProxyError('credential_reflected', 'in the response body');
+  return whole;
 }
 
 /** The upstream's headers for the client. */

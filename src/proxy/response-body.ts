@@ -5,16 +5,8 @@ import type { Watch } from './watch.ts';
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
-/**
- * Most bytes that are sent in one piece: what a socket's buffer surely takes (unix: 208 KiB by default), so
- * that nothing is left in the runtime's hands when the exchange has ended, and a client that does not read
- * is still cut by its time limits.
- */
-const WHOLE_BODY_BYTES = 64 * 1024;
-
 export interface ResponseBodyOptions {
   readonly source: ReadableStream<Bytes>;
-  readonly declaredLength: number | undefined;
   /** Most bytes that are passed on. */
   readonly limit: number;
   readonly scanner: ReflectionScanner | undefined;
@@ -42,23 +34,17 @@ export interface BodySource {
 }
 
 /**
- * Passes a body on. The head waits for the first piece: Bun completes a head only with the first byte of
- * its body anyway (measured), and until then a failure can still be told as what it is. Where the first piece
- * is the whole of a small declared body, the answer is sent in one piece, which keeps its Content-Length.
+ * Passes a body on; undefined if it turns out to be empty. The head waits for the first piece: Bun completes a head only
+ * with the first byte of its body anyway (measured), and until then a failure can still be told as what it is.
  *
  * Whatever cuts the body later (limit, credential, upstream fault, time) breaks the client's connection
  * off: a cut never looks like an end.
  * @throws ProxyError while the head can still say what is wrong
  */
-export async function passBody(options: ResponseBodyOptions): Promise<Bytes | BodySource> {
+export async function passBody(options: ResponseBodyOptions): Promise<BodySource | undefined> {
   const source = createSource(options);
   let first = await source.next();
-  if (first === undefined) return EMPTY;
-  if (first.byteLength === options.declaredLength && first.byteLength <= WHOLE_BODY_BYTES) {
-    // What is left of the message is its end; meeting it ends the exchange and frees the connection.
-    source.next().catch(ignore);
-    return first;
-  }
+  if (first === undefined) return undefined;
   async function next(): Promise<Bytes | undefined> {
     if (first === undefined) return source.next();
     const piece = first;

@@ -331,10 +331,9 @@ const faults: [string, Fault][] = [
     'sends less than its length and closes',
     {
       handler: raw(`${OK}Content-Length: 10\r\n\r\nhello`, end),
-      status: [200, 502],
+      // A small answer is read whole first, so that this can still be told as what it is.
+      status: 502,
       reason: 'upstream_unreachable',
-      cut: true,
-      body: 'hello',
       within: 500,
     },
   ],
@@ -342,10 +341,9 @@ const faults: [string, Fault][] = [
     'sends less than its length and cuts TLS',
     {
       handler: raw(`${OK}Content-Length: 10\r\n\r\nhello`, cutTls),
-      status: [200, 502],
+      // A small answer is read whole first, so that this can still be told as what it is.
+      status: 502,
       reason: 'upstream_unreachable',
-      cut: true,
-      body: 'hello',
       within: 500,
     },
   ],
@@ -353,10 +351,9 @@ const faults: [string, Fault][] = [
     'sends less than its length and hangs',
     {
       handler: raw(`${OK}Content-Length: 10\r\n\r\nhello`),
-      status: 200,
+      // A small answer is read whole first, so that this can still be told as what it is.
+      status: 504,
       reason: 'upstream_timeout',
-      cut: true,
-      body: 'hello',
     },
   ],
   [

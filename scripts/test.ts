@@ -3,7 +3,8 @@
  * under Deno, and prints one true count of all of them as the last line.
  */
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import process from 'node:process';
 
 interface Run {
@@ -20,15 +21,15 @@ interface Counts {
 
 const DENO_SUITE = 'test/black-box';
 
-const runs: Run[] = process.argv.slice(2).map((folder) => ({ name: folder, paths: [folder], env: {} }));
+const runs: Run[] = process.argv.slice(2).flatMap((folder) => inHalves(folder, folder, {}));
 if (existsSync(DENO_SUITE))
-  runs.push({ name: `${DENO_SUITE} under Deno`, paths: [DENO_SUITE], env: { ISOPROXY_RUNTIME: 'deno' } });
+  runs.push(...inHalves(`${DENO_SUITE} under Deno`, DENO_SUITE, { ISOPROXY_RUNTIME: 'deno' }));
 
 const total: Counts = { passed: 0, failed: 0, skipped: 0 };
 mkdirSync('dist', { recursive: true });
 // Side by side: most of the time of a test is waiting for processes to answer. The first is shown as it goes on.
 console.log(`== ${runs[0]?.name}`);
-const ends = await Promise.all(runs.map((run, index) => runTests(run, `dist/test-${index}`, index === 0)));
+const ends = await Promise.all(runs.map(runTests));
 ends.forEach(({ output, status, report }, index) => {
   if (index > 0) console.log(`== ${runs[index]?.name}`);
   process.stdout.write(output);
@@ -54,14 +55,16 @@ interface End {
   readonly report: string;
 }
 
-function runTests(run: Run, name: string, isShown: boolean): Promise<End> {
+function runTests(run: Run, index: number): Promise<End> {
+  const name = `dist/test-${index}`;
+  const isShown = index === 0;
   const report = `${name}.xml`;
   rmSync(report, { force: true });
   const paths = run.paths.map((path) => `./${path}`);
   const options = ['--timeout=30000', '--reporter=junit', `--reporter-outfile=${report}`];
   const child = spawn(process.execPath, ['test', ...paths, ...options], {
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, ...run.env },
+    env: { ...process.env, ...run.env, ISOPROXY_TEST_RUN: String(index) },
   });
   const pieces: Buffer[] = [];
   for (const stream of [child.stdout, child.stderr])
@@ -69,6 +72,19 @@ function runTests(run: Run, name: string, isShown: boolean): Promise<End> {
   return new Promise((resolve) => {
     child.once('close', (status) => resolve({ output: Buffer.concat(pieces), status, report }));
   });
+}
+
+/** Two runs of the test files in a folder, of about the same size. */
+function inHalves(name: string, folder: string, env: Run['env']): Run[] {
+  const sizeOf = (path: string) => statSync(path).size;
+  const files = readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.test.ts'))
+    .map((name) => join(folder, name))
+    .sort((a, b) => sizeOf(b) - sizeOf(a));
+  const halves = [0, 1].map((half) => files.filter((_, index) => index % 2 === half));
+  return halves
+    .filter((paths) => paths.length > 0)
+    .map((paths, index) => ({ name: `${name}, ${index + 1} of 2`, paths, env }));
 }
 
 function readCounts(report: string): Counts {

@@ -578,16 +578,20 @@ describe('descriptors', () => {
       await accepting(small.socket);
       const clients = await Promise.all(
         Array.from({ length: 300 }, async () => {
-          const client = await connect(small.socket);
-          await client.send(formatRequest({ target: '/healthz' }));
-          if ((await client.response()).status === 200 && !client.closed)
-            await client.send('GET / HTTP/1.1\r\nX: ');
+          // A burst may be cut off as a flood.
+          const client = await connect(small.socket).catch(() => undefined);
+          await client?.send(formatRequest({ target: '/healthz' }));
+          const answer = await client?.response().catch(() => undefined);
+          if (answer?.status === 200 && !client?.closed) await client?.send('GET / HTTP/1.1\r\nX: ');
           return client;
         }),
       );
       await until('descriptors at half', () => small.child.fds() <= 110);
-      expect((await request(small.socket, { target: '/healthz' })).status).toBe(200);
-      for (const client of clients) client.close();
+      await until('it to be served again', async () => {
+        const answer = await request(small.socket, { target: '/healthz' }).catch(() => undefined);
+        return answer?.status === 200;
+      });
+      for (const client of clients) client?.close();
     },
   );
 });

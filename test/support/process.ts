@@ -132,8 +132,8 @@ function collect(stream: ReadableStream<Uint8Array>): { bytes(): Buffer; done: P
   return { bytes: () => Buffer.concat(chunks), done };
 }
 
-/** Below the ports that the kernel gives to connections; each runtime's suite has its own, as they run side by side. */
-const PORTS = { first: process.env['ISOPROXY_RUNTIME'] === 'deno' ? 20_000 : 10_000, count: 9_000 };
+/** Below the ports that the kernel gives to connections; each of the runs that are made side by side has its own. */
+const PORTS = { first: 10_000 + 4_000 * Number(process.env['ISOPROXY_TEST_RUN'] ?? 0), count: 3_900 };
 
 /** A TCP port of 127.0.0.1 that was free a moment ago, for a listener that must name its port. */
 export async function freePort(): Promise<number> {

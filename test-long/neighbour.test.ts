@@ -1,8 +1,7 @@
 // D1 to D8 together from one sandbox: another one loses no request, and its slowest hundredth takes no more than three
 // times as long as without it. The hostile client takes most of the CPU as well, which no proxy can give back: where
 // that alone makes more of a difference, as on a busy or small machine, three times as long as beside a client just as
-// hostile to a server that is not isoproxy, in the same run. What else the machine does meanwhile comes and goes, and can
-// only make it slower: of three rounds one has to do, and none may lose a request.
+// hostile to a server that is not isoproxy, in the same run. For a quiet machine.
 
 import { afterAll, afterEach, beforeAll, expect, test } from 'bun:test';
 import { join } from 'node:path';
@@ -14,7 +13,6 @@ import { request } from '../test/support/raw-client.ts';
 import { type Recorder, startRecorder } from '../test/support/recorder.ts';
 
 const QUIET_MS = 5_000;
-const ROUNDS = 3;
 const HOSTILE_MS = Number(process.env['ISOPROXY_HOSTILE_MS'] ?? 20_000);
 
 let up: Recorder;
@@ -108,25 +106,22 @@ test.each([
 ])(
   'a hostile neighbour with %s',
   async (name, idle, isFlood) => {
-    for (let round = 1; ; round++) {
-      await using started = await start();
-      proxy = started;
-      const quiet = await work(QUIET_MS);
-      const control = await workBeside(idle, await startCutter());
-      await stopCutter();
-      const loud = await workBeside(idle, proxy.socket('agent-1'));
-      const cuts = proxy.lines().filter(({ event }) => event === 'listener_flooded');
-      const [ofQuiet, ofControl, ofLoud] = [quiet, control, loud].map(({ times }) => p99(times)) as Three;
-      console.log(
-        `${name}: p99 ${ofQuiet.toFixed(1)} ms quiet, ${ofControl.toFixed(1)} ms beside the same on another server,`,
-        `${ofLoud.toFixed(1)} ms beside it; ${loud.times.length} requests; cut ${cuts.length} times`,
-      );
-      expect([quiet.failures, control.failures, loud.failures]).toEqual([[], [], []]);
-      expect(new Set(cuts.map(({ listener }) => listener))).toEqual(new Set(isFlood ? ['agent-1'] : []));
-      const most = 3 * Math.max(ofQuiet, ofControl);
-      if (ofLoud < most) return;
-      if (round === ROUNDS) expect(ofLoud).toBeLessThan(most);
-    }
+    await using started = await start();
+    proxy = started;
+    const quiet = await work(QUIET_MS);
+    const control = await workBeside(idle, await startCutter());
+    await stopCutter();
+    const loud = await workBeside(idle, proxy.socket('agent-1'));
+    const cuts = proxy.lines().filter(({ event }) => event === 'listener_flooded');
+    const [ofQuiet, ofControl, ofLoud] = [quiet, control, loud].map(({ times }) => p99(times)) as Three;
+    console.log(
+      `${name}: p99 ${ofQuiet.toFixed(1)} ms quiet, ${ofControl.toFixed(1)} ms beside the same on another server,`,
+      `${ofLoud.toFixed(1)} ms beside it; ${loud.times.length} requests; cut ${cuts.length} times`,
+    );
+    expect([quiet.failures, control.failures, loud.failures]).toEqual([[], [], []]);
+    expect(new Set(cuts.map(({ listener }) => listener))).toEqual(new Set(isFlood ? ['agent-1'] : []));
+    const most = 3 * Math.max(ofQuiet, ofControl);
+    expect(ofLoud).toBeLessThan(most);
   },
-  ROUNDS * 60_000,
+  120_000,
 );

@@ -1,4 +1,4 @@
-/** Two plain SVG charts, readable on a light and on a dark page. */
+/** Plain SVG charts, readable on a light and on a dark page. */
 import type { Curve } from './results.ts';
 import type { Figure } from './stats.ts';
 
@@ -80,4 +80,37 @@ export function curveChart(curves: readonly Curve[]): string {
     ].join('\n');
   });
   return svg(2 * (width + gap) + gap, 40 + Math.ceil(curves.length / 2) * (height + gap), parts);
+}
+
+export interface Series {
+  readonly title: string;
+  /** In the order of time; an unknown value is NaN and left out. */
+  readonly points: readonly (readonly [number, number])[];
+}
+
+/** One flat panel a series below each other, over one linear axis of time. */
+export function timeChart(title: string, unit: string, series: readonly Series[]): string {
+  const [left, width, height, gap] = [70, 760, 90, 44];
+  const times = series.flatMap(({ points }) => points.map(([x]) => x));
+  const end = times.reduce((a, b) => Math.max(a, b), 1);
+  const parts = [text(10, 24, title, 'start', 15)];
+  series.forEach(({ title: name, points }, index) => {
+    const known = points.filter(([, y]) => !Number.isNaN(y));
+    const top = 60 + index * (height + gap);
+    const most = known.reduce((high, [, y]) => Math.max(high, y), 1);
+    const place = ([x, y]: readonly [number, number]) =>
+      `${(left + (x / end) * width).toFixed(1)},${(top + height - (y / most) * height).toFixed(1)}`;
+    parts.push(
+      text(left, top - 8, name),
+      `<path d="M${left} ${top}h${width}M${left} ${top + height}h${width}" stroke="${INK}" stroke-opacity="0.25"/>`,
+      text(left - 6, top + 4, Math.round(most).toLocaleString('en'), 'end', 11),
+      text(left - 6, top + height + 4, '0', 'end', 11),
+      `<polyline points="${known.map(place).join(' ')}" fill="none" stroke="${OURS}" stroke-width="1.5"/>`,
+    );
+  });
+  const bottom = 60 + series.length * (height + gap);
+  parts.push(
+    text(left + width, bottom - gap + 18, `${Math.round(end).toLocaleString('en')} ${unit}`, 'end', 11),
+  );
+  return svg(left + width + 30, bottom, parts);
 }

@@ -14,7 +14,7 @@ const MAX_VERIFY_S = 30;
 export interface Soak {
   readonly title: string;
   readonly wanted: number;
-  /** With those of the first lap. */
+  /** Without those of the first lap, which the table of requests has too. */
   readonly sent: number;
   readonly seconds: number;
   readonly counts: readonly KindCount[];

@@ -83,7 +83,7 @@ function countDescriptors(pid: number): { descriptors: number; sockets: number }
     };
   } catch {
     // The memory of a served proxy is hidden from its own user, and its descriptors with it; but not how many there are.
-    return { descriptors: statSync(directory).size, sockets: Number.NaN };
+    return { descriptors: statSync(directory).size || Number.NaN, sockets: Number.NaN };
   }
 }
 

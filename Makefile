@@ -44,8 +44,8 @@ e2e-codex: build ## the same with Codex
 fuzz: build ## long seeded fuzzing, ten minutes and a table (FUZZ_SECONDS, FUZZ_CASES, FUZZ_SEED)
 	@$(BUN) scripts/fuzz.ts
 
-soak: ## long soak (not built yet)
-	@echo "make soak: not built yet" >&2; exit 1
+soak: build ## a day's requests in 18 minutes: does anything grow, fail or go missing? (SOAK_MINUTES, SOAK_REQUESTS)
+	@$(BUN) bench/soak.ts
 
 bench: build ## isoproxy beside every peer that is here: speed, memory, curves (under 15 minutes; BENCH_QUICK=1: 2)
 	@$(BUN) bench/main.ts

@@ -21,6 +21,7 @@ export interface Generation {
   readonly config: Config;
   /** What the configuration comes to, as records name it. */
   readonly fingerprint: string;
+  readonly providers: Prepared['providers'];
   /** By the listener's address, which is what a listener is to those who connect to it. */
   readonly handlers: ReadonlyMap<string, Handler>;
 }
@@ -78,5 +79,5 @@ export function createGeneration(
     });
     return [describeAddress(listener.address), handle];
   });
-  return { number, config, fingerprint: print, handlers: new Map(handlers) };
+  return { number, config, fingerprint: print, providers, handlers: new Map(handlers) };
 }

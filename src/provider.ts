@@ -23,11 +23,15 @@ export interface Provider {
 /** A CA, certificate or key file that cannot be used; the message names its configuration key. */
 export class PemFileError extends Error {}
 
-/** @throws PemFileError for a CA, certificate or key file that cannot be used */
+/**
+ * @param previous those that a reload replaces: what they guarded is guarded on
+ * @throws PemFileError for a CA, certificate or key file that cannot be used
+ */
 export function prepareProviders(
   config: Config,
   runtime: Pick<Runtime, 'openUpstream' | 'webSocket'>,
   context: SourceContext,
+  previous?: ReadonlyMap<string, Provider>,
 ): Map<string, Provider> {
   const prepared = new Map<string, Provider>();
   for (const provider of config.providers.values()) {
@@ -40,7 +44,7 @@ export function prepareProviders(
     const placements = provider.credentials.map((credential) => credential.placement);
     prepared.set(provider.name, {
       config: provider,
-      vault: createVault(provider.credentials, context),
+      vault: createVault(provider.credentials, context, previous?.get(provider.name)?.vault.retire()),
       policy: compileHeaderPolicy({
         injected: placements.map(injectedHeader).filter((name) => name !== undefined),
         stripHeaders: provider.stripHeaders,

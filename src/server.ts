@@ -6,7 +6,7 @@ import type { Config } from './config/effective.ts';
 import { openControl } from './control.ts';
 import { createDenied } from './denied.ts';
 import { ProxyError } from './errors.ts';
-import { createGeneration, type GenerationContext } from './generation.ts';
+import { createGeneration, type Generation, type GenerationContext } from './generation.ts';
 import { createConnectionFlood, LOOK_MS } from './guards/connection-flood.ts';
 import { createGuards } from './guards/guards.ts';
 import { createIdleConnections, TICK_MS } from './guards/idle-connections.ts';
@@ -68,8 +68,8 @@ export interface ServerOptions {
 /** @throws StartError */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   const { runtime, log, now, wallNow } = options;
-  const prepare = (config: Config) =>
-    prepareStart({ config, runtime, log, context: { env: options.env, now } });
+  const prepare = (config: Config, previous?: Generation['providers']) =>
+    prepareStart({ config, runtime, log, context: { env: options.env, now }, previous });
   const prepared = await prepare(options.config);
 
   let stopping = false;
@@ -175,7 +175,12 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 
   async function change(): Promise<number> {
     const config = options.load();
-    const next = createGeneration(generation.number + 1, config, await prepare(config), context);
+    const next = createGeneration(
+      generation.number + 1,
+      config,
+      await prepare(config, generation.providers),
+      context,
+    );
     const finish = await listeners.open(next);
     // From here on nothing can fail, and nothing waits: this is the one step.
     const { shutdownGraceMs } = generation.config.server;

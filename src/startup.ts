@@ -26,6 +26,8 @@ export interface StartupOptions {
   readonly runtime: Runtime;
   readonly log: Log;
   readonly context: SourceContext;
+  /** The providers that a reload replaces. */
+  readonly previous?: ReadonlyMap<string, Provider> | undefined;
 }
 
 /**
@@ -37,7 +39,7 @@ export async function prepareStart(options: StartupOptions): Promise<Prepared> {
   const { config, runtime, context } = options;
   checkFeatures(config, runtime);
   checkDescriptors(config);
-  const prepared = prepare(config, runtime, context);
+  const prepared = prepare(config, runtime, context, options.previous);
   const problems = await readSecrets(prepared);
   if (problems.length > 0) throw new StartError('config', problems.join('\n'));
   await checkAddresses(config, options.log);
@@ -53,14 +55,19 @@ export async function findSecretProblems(
   return readSecrets(prepare(config, runtime, context));
 }
 
-function prepare(config: Config, runtime: Runtime, context: SourceContext): Prepared {
+function prepare(
+  config: Config,
+  runtime: Runtime,
+  context: SourceContext,
+  previous?: StartupOptions['previous'],
+): Prepared {
   const tokens = new Map<string, SecretReader>();
   for (const { name, address } of config.listeners) {
     if (address.kind === 'tcp')
       tokens.set(name, createSecretReader({ source: address.token, unsafeShortSecret: false }, context));
   }
   try {
-    return { providers: prepareProviders(config, runtime, context), tokens };
+    return { providers: prepareProviders(config, runtime, context, previous), tokens };
   } catch (error) {
     if (error instanceof PemFileError) throw new StartError('config', error.message);
     throw error;

@@ -13,7 +13,7 @@ import { createSecretReader, type SourceContext } from './source.ts';
  * still echo it: from a cache, in a log of past requests, in the answer to a job that began before.
  */
 const RETIRED_MS = 3_600_000;
-/** A command may print another value every few seconds; of each credential the latest are guarded. */
+/** A command may print another value every few seconds; so many for each credential are guarded, the latest ones. */
 const MAX_RETIRED = 2;
 
 /** One set of current values. */
@@ -26,32 +26,47 @@ export interface Credentials {
 export interface Vault {
   /** Current values; rejects with SecretError when one cannot be read. */
   readonly current: () => Credentials | Promise<Credentials>;
+  /** What a vault that takes its place must guard as well: its values, and those that they replaced. */
+  readonly retire: () => readonly Retired[];
 }
 
-export function createVault(configs: readonly CredentialConfig[], context: SourceContext): Vault {
+/** A value that is injected no more. */
+export interface Retired {
+  readonly secret: Secret;
+  readonly publicPrefixes: readonly string[];
+  /** Monotonic clock, ms. */
+  readonly until: number;
+}
+
+/** @param inherited what the vault before guarded, where a reload replaces one */
+export function createVault(
+  configs: readonly CredentialConfig[],
+  context: SourceContext,
+  inherited: readonly Retired[] = [],
+): Vault {
   const readers = configs.map((config) => createSecretReader(config, context));
-  /** Replaced values by credential, the latest first. */
-  const retired: Retired[][] = configs.map(() => []);
+  /** The latest first. */
+  let retired = inherited;
   let latest: { secrets: readonly Secret[]; credentials: Credentials; guardUntil: number } | undefined;
+
+  function asRetired(secret: Secret, index: number): Retired {
+    const publicPrefixes = configs[index]?.publicPrefixes ?? [];
+    return { secret, publicPrefixes, until: context.now() + RETIRED_MS };
+  }
 
   function withSecrets(secrets: readonly Secret[]): Credentials {
     const now = context.now();
     const isSame = latest?.secrets.every((secret, i) => secret.equals(secrets[i] as Secret)) ?? false;
     if (isSame && latest !== undefined && now < latest.guardUntil) return latest.credentials;
-    latest?.secrets.forEach((old, i) => {
-      if (!old.equals(secrets[i] as Secret)) retired[i]?.unshift({ secret: old, until: now + RETIRED_MS });
-    });
-    const guarded = configs.map((_, i) => {
-      const kept = (retired[i] ?? []).filter(({ until }) => until > now).slice(0, MAX_RETIRED);
-      retired[i] = kept;
-      return [secrets[i] as Secret, ...kept.map(({ secret }) => secret)];
-    });
+    const isCurrent = (old: Secret) => secrets.some((secret) => secret.equals(old));
+    retired = [...(latest?.secrets.map(asRetired) ?? []), ...retired]
+      .filter(({ secret, until }) => until > now && !isCurrent(secret))
+      .slice(0, MAX_RETIRED * Math.max(1, configs.length));
     const credentials = {
       injections: configs.map((config, i) => ({ placement: config.placement, secret: secrets[i] as Secret })),
-      automaton: buildGuard(configs, guarded),
+      automaton: buildGuard([...secrets.map(asRetired), ...retired]),
     };
-    const guardUntil = Math.min(Number.POSITIVE_INFINITY, ...retired.flat().map(({ until }) => until));
-    latest = { secrets, credentials, guardUntil };
+    latest = { secrets, credentials, guardUntil: Math.min(...retired.map(({ until }) => until)) };
     return credentials;
   }
 
@@ -62,22 +77,15 @@ export function createVault(configs: readonly CredentialConfig[], context: Sourc
       : withSecrets(values as Secret[]);
   }
 
-  return { current };
+  return { current, retire: () => [...(latest?.secrets.map(asRetired) ?? []), ...retired] };
 }
 
-interface Retired {
-  readonly secret: Secret;
-  readonly until: number;
-}
-
-function buildGuard(
-  configs: readonly CredentialConfig[],
-  secrets: readonly (readonly Secret[])[],
-): ReflectionAutomaton | undefined {
-  const guarded = configs.flatMap((config, i) =>
-    (secrets[i] ?? [])
-      .filter((secret) => secret.length >= MIN_SECRET_BYTES)
-      .map((secret) => ({ secret, publicPrefixLength: publicPrefixLength(secret, config.publicPrefixes) })),
-  );
+function buildGuard(values: readonly Retired[]): ReflectionAutomaton | undefined {
+  const guarded = values
+    .filter(({ secret }) => secret.length >= MIN_SECRET_BYTES)
+    .map(({ secret, publicPrefixes }) => ({
+      secret,
+      publicPrefixLength: publicPrefixLength(secret, publicPrefixes),
+    }));
   return buildAutomaton(guarded);
 }

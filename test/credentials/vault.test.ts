@@ -46,6 +46,39 @@ test('C1 a secret that was replaced a moment ago is injected no more, and guarde
   expect([await vault.guards(0), await vault.guards(1)]).toEqual([false, true]);
 });
 
+test('C1 a vault that a reload puts in the place of another guards what that guarded, as long', async () => {
+  using workspace = createWorkspace();
+  let now = 0;
+  const open = (path: string, before?: ReturnType<typeof createVault>) =>
+    createVault(
+      [
+        {
+          placement: { kind: 'header', name: 'x-api-key', format: '{secret}' },
+          source: { kind: 'file', path },
+          unsafeShortSecret: false,
+          publicPrefixes: [],
+        },
+      ],
+      { env: {}, now: () => now },
+      before?.retire(),
+    );
+  const first = open(workspace.write('key-0', value(0)));
+  await first.current();
+  now = 1_000;
+  const second = open(workspace.write('key-1', value(1)), first);
+  const third = open(workspace.write('key-2', value(2)), second);
+  const guards = async (vault: typeof first, n: number) =>
+    carriesSecret((await vault.current()).automaton!, value(n));
+  expect(await Promise.all([0, 1].map((n) => guards(second, n)))).toEqual([true, true]);
+  // One that never read its secret passes on what it inherited.
+  expect(await Promise.all([0, 2].map((n) => guards(third, n)))).toEqual([true, true]);
+  // A provider that needs no credential any more may still echo the old one.
+  const open4 = createVault([], { env: {}, now: () => now }, third.retire());
+  expect(await guards(open4, 2)).toBe(true);
+  now = 1_000 + HOUR;
+  expect(await Promise.all([0, 2].map((n) => guards(third, n)))).toEqual([false, true]);
+});
+
 test('of many values in a row the latest are guarded, and the current one always', async () => {
   using workspace = createWorkspace();
   const vault = openVault(workspace);

@@ -25,6 +25,8 @@ import { StartError } from './start-error.ts';
 import { VERSION } from './version.ts';
 
 const TICK_MS = 1_000;
+/** Longer than any disk that works takes for a sync, ms. */
+const STALL_MS = 10_000;
 /** How often a segment that is old enough is removed: a clock that jumps ahead must not empty the log at once, ms. */
 const REMOVE_MS = 60_000;
 
@@ -80,6 +82,7 @@ export async function openAudit(options: AuditOptions): Promise<Trail> {
       head: found.head,
       segment: found.segment && files.open(found.segment.first, found.segment.size),
       isAsync: audit.durability === 'async',
+      stallMs: STALL_MS,
       segmentSize: () => current().segmentSize,
       checkpoints,
       onGrowth: space.grew,

@@ -18,8 +18,6 @@ const ASYNC_GATHER_MS = 500;
 const GATHER_BYTES = 1024 * 1024;
 /** What may wait while nothing can be committed, bytes; beyond, records are lost, and counted. */
 const MAX_WAITING_BYTES = 8 * 1024 * 1024;
-/** A commit that takes longer has failed: a disk that does not answer must be told of, ms. */
-const STALL_MS = 10_000;
 /** A segment ends at this age, so that old ones can be removed, ms. */
 const SEGMENT_AGE_MS = 86_400_000;
 
@@ -65,6 +63,8 @@ export interface AuditLogOptions {
   /** The segment to go on with; undefined = begin one. */
   readonly segment: SegmentFile | undefined;
   readonly isAsync: boolean;
+  /** A commit that takes longer has failed: a disk that does not answer must be told of, ms. */
+  readonly stallMs: number;
   /** Of a segment, bytes; may change. */
   readonly segmentSize: () => number;
   readonly checkpoints: Checkpoints;
@@ -96,6 +96,8 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
   const gatherMs = options.isAsync ? ASYNC_GATHER_MS : GATHER_MS;
   let segment = options.segment;
   let begunAt = now();
+  /** What of it is committed, bytes: a commit that was given up may still succeed, and does not count. */
+  let committedBytes = segment?.size() ?? 0;
   let last = options.head;
   let durable = options.head;
   /** In the order of their numbers; those of a commit in progress stay until it is done. */
@@ -157,9 +159,8 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
   }
 
   async function commitAll(): Promise<void> {
-    const batch = entries;
-    const count = batch.length;
-    const newest = batch[count - 1] as Entry;
+    const batch = [...entries];
+    const newest = batch.at(-1) as Entry;
     if (segment !== undefined && isFull(segment)) {
       segment.close();
       segment = undefined;
@@ -167,12 +168,14 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
     if (segment === undefined) {
       segment = files.create((batch[0] as Entry).head.seq);
       begunAt = now();
+      committedBytes = 0;
     }
     const bytes = Buffer.from(`${batch.map(({ line }) => line).join('\n')}\n`, 'latin1');
     await unlessStalled(segment.append(bytes));
-    options.onGrowth(segment.first, segment.size());
+    committedBytes += bytes.length;
+    options.onGrowth(segment.first, committedBytes);
     // What came meanwhile is behind them.
-    entries = entries.slice(count);
+    entries = entries.slice(batch.length);
     waitingBytes -= bytes.length;
     durable = newest.head;
     const done = waiters.filter(({ seq }) => seq <= durable.seq);
@@ -189,7 +192,7 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
 
   async function unlessStalled(appended: Promise<void>): Promise<void> {
     const { promise, reject } = Promise.withResolvers<never>();
-    const stall = setTimeout(() => reject(new AuditFault('stalled')), STALL_MS);
+    const stall = setTimeout(() => reject(new AuditFault('stalled')), options.stallMs);
     const settle = () => {
       unsettled--;
     };
@@ -216,8 +219,8 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
     // What is still on its way to the disk would come after what is to stand in its place.
     if (unsettled > 0) throw new AuditFault('stalled');
     const failed = segment;
-    // Only what comes after it is written anew; it must not stand in two places.
-    failed?.giveUp();
+    // What is not committed is written anew; it must not stand in two places.
+    failed?.giveUp(committedBytes);
     failed?.close();
     segment = undefined;
     failure = undefined;

@@ -33,12 +33,12 @@ export class AuditFault extends Error {
 export interface SegmentFile {
   /** Number of its first record. */
   readonly first: number;
-  /** Bytes that are on disk for certain. */
+  /** Bytes that are on disk. */
   readonly size: () => number;
   /** Resolves when the bytes are on disk. After a failure, nothing but `giveUp` and `close` makes sense. @throws AuditFault */
   readonly append: (bytes: Uint8Array) => Promise<void>;
-  /** Removes what is not on disk for certain, so that it can be written elsewhere. @throws AuditFault */
-  readonly giveUp: () => void;
+  /** Removes all but the first `bytes`, so that it can be written elsewhere. @throws AuditFault */
+  readonly giveUp: (bytes: number) => void;
   readonly close: () => void;
 }
 
@@ -105,11 +105,11 @@ function openFile(path: string, fd: number, first: number, initialSize: number) 
       fsyncSync(fd);
       check(size);
     },
-    giveUp: () =>
+    giveUp: (bytes: number) =>
       asFault(() => {
-        ftruncateSync(fd, size);
+        ftruncateSync(fd, bytes);
         const named = lstatSync(path, { throwIfNoEntry: false });
-        if (size === 0 && named?.ino === ino && named.dev === dev) unlinkSync(path);
+        if (bytes === 0 && named?.ino === ino && named.dev === dev) unlinkSync(path);
       }),
     close: () => closeSync(fd),
   };

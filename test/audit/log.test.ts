@@ -17,6 +17,7 @@ function setUp(options: { isAsync?: boolean; segmentSize?: number } = {}) {
     head: { seq: 0, hash: GENESIS },
     segment: undefined,
     isAsync: options.isAsync ?? false,
+    stallMs: 50,
     segmentSize: () => options.segmentSize ?? 1_000_000,
     checkpoints: createNoCheckpoints(),
     onGrowth: () => {},
@@ -148,6 +149,20 @@ test('a failure that lasts: clearing says so, and loses nothing', async () => {
     'twice',
     'thrice',
   ]);
+});
+
+test('a disk that does not answer has failed, and cannot be cleared before it does; what it wrote late counts once', async () => {
+  const { log, files, failures } = setUp();
+  await log.commit(intent('a'));
+  files.hold();
+  const late = log.commit(intent('b'));
+  expect(await late.catch((error: Error) => error.message)).toBe('the audit log failed: stalled');
+  expect(failures).toEqual(['stalled']);
+  expect(await settled(log.clear('too early'))).toContain('stalled');
+  files.release();
+  await Bun.sleep(1);
+  await log.clear('it answers again');
+  expect(chain(files).map(({ kind, request_id }) => request_id ?? kind)).toEqual(['a', 'b', 'cleared']);
 });
 
 test('a first segment that failed leaves no second one of its name', async () => {

@@ -45,9 +45,9 @@ export function createFaultyFiles(): FaultyFiles {
           segments.set(first, segments.get(first) + text);
           size += bytes.length;
         },
-        giveUp() {
-          if (size === 0) segments.delete(first);
-          else segments.set(first, segments.get(first)!.slice(0, size));
+        giveUp(bytes) {
+          if (bytes === 0) segments.delete(first);
+          else segments.set(first, segments.get(first)!.slice(0, bytes));
         },
         close: () => {},
       };

@@ -69,8 +69,9 @@ export function createAnswers(options: AnswersOptions): Answers {
       exchange.end({ kind: 'done', status });
       return new Response(null, { status, headers });
     }
-    if (isSmallAnswer(response.headers, head.declaredLength)) {
-      const whole = await readSmallAnswer(passage, response);
+    const { declaredLength } = head;
+    if (declaredLength !== undefined && isSmallAnswer(response.headers, declaredLength)) {
+      const whole = await readSmallAnswer(passage, response, declaredLength);
       exchange.bytesOut = whole.byteLength;
       exchange.end({ kind: 'done', status });
       return new Response(whole, { status, headers });
@@ -163,9 +164,8 @@ export function createAnswers(options: AnswersOptions): Answers {
 }
 
 /** Events are passed on as they arrive, however many bytes were announced. */
-function isSmallAnswer(headers: Headers, declaredLength: number | undefined): boolean {
+function isSmallAnswer(headers: Headers, declaredLength: number): boolean {
   return (
-    declaredLength !== undefined &&
     declaredLength <= SMALL_ANSWER_BYTES &&
     headers.get('content-type')?.startsWith('text/event-stream') !== true
   );
@@ -175,14 +175,20 @@ function isSmallAnswer(headers: Headers, declaredLength: number | undefined): bo
 async function readSmallAnswer(
   { exchange, credentials: { automaton }, watch }: Passage,
   response: Response,
+  declaredLength: number,
 ): Promise<Uint8Array<ArrayBuffer>> {
-  watch.download('upstream');
-  const { signal } = exchange.abort;
-  let whole: Uint8Array<ArrayBuffer>;
+  const whole = new Uint8Array(declaredLength);
+  const reader = (response.body as ReadableStream<Uint8Array<ArrayBuffer>>).getReader();
   try {
-    whole = new Uint8Array(await response.arrayBuffer());
+    for (let at = 0; at < declaredLength; ) {
+      watch.download('upstream');
+      const { value } = await reader.read();
+      if (value === undefined) throw new ProxyError('upstream_invalid', 'body shorter than declared');
+      whole.set(value, at);
+      at += value.byteLength;
+    }
   } catch (error) {
-    throw translateUpstreamError(error, signal);
+    throw translateUpstreamError(error, exchange.abort.signal);
   }
   if (automaton !== undefined && createScanner(automaton).push(whole).reflected)
     throw new ProxyError('credential_reflected', 'in the response body');

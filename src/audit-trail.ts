@@ -1,7 +1,7 @@
 /** Opens the audit log of a configuration: keys, lock, recovery, the first record; and what is done from time to time. */
 import { mkdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { createSigner, parseVerifierKey, type Verifier } from './audit/checkpoint.ts';
+import { createSigner, parseVerifierKey, type Signer, type Verifier } from './audit/checkpoint.ts';
 import { checkpointFile, createCheckpoints } from './audit/checkpoints.ts';
 import {
   AuditKeyError,
@@ -10,6 +10,7 @@ import {
   makeSigningKey,
   readHmacKey,
   readSigningKey,
+  signingKeyPath,
 } from './audit/keys.ts';
 import { lock } from './audit/lock.ts';
 import { createAuditLog } from './audit/log.ts';
@@ -27,7 +28,7 @@ import { VERSION } from './version.ts';
 const TICK_MS = 1_000;
 /** Longer than any disk that works takes for a sync, ms. */
 const STALL_MS = 10_000;
-/** How often a segment that is old enough is removed: a clock that jumps ahead must not empty the log at once, ms. */
+/** How often a hundredth of the segments is removed, if old enough: a clock that jumps ahead must not empty the log at once, ms. */
 const REMOVE_MS = 60_000;
 
 export interface AuditOptions {
@@ -59,6 +60,7 @@ export async function openAudit(options: AuditOptions): Promise<Trail> {
     const space = createSpace({
       directory,
       maxBytes: () => current().maxBytes,
+      listeners: () => options.config().listeners.length,
       retainMs: () => current().retainMs,
       wallNow,
     });
@@ -81,6 +83,7 @@ export async function openAudit(options: AuditOptions): Promise<Trail> {
       bootId,
       head: found.head,
       segment: found.segment && files.open(found.segment.first, found.segment.size),
+      segmentAgeMs: found.segment === undefined ? 0 : wallNow() - found.segment.bornAt,
       isAsync: audit.durability === 'async',
       stallMs: STALL_MS,
       segmentSize: () => current().segmentSize,
@@ -110,11 +113,13 @@ export async function openAudit(options: AuditOptions): Promise<Trail> {
 
     /** Announced before it is done, so that nobody can take it for a log whose beginning was cut off. */
     async function removeExpired(): Promise<void> {
-      const expired = auditLog.failure() === undefined ? space.expired() : undefined;
-      if (expired === undefined) return;
-      await auditLog.announce(space.firstAfter(expired));
-      space.remove(expired);
-      log.event('info', 'audit_segment_removed', { segment: expired.name });
+      for (let left = Math.ceil(listSegments(directory).length / 100); left > 0; left--) {
+        const expired = auditLog.failure() === undefined ? space.expired() : undefined;
+        if (expired === undefined) return;
+        await auditLog.announce(space.firstAfter(expired));
+        space.remove(expired);
+        log.event('info', 'audit_segment_removed', { segment: expired.name });
+      }
     }
     const onRemoveFault = (error: unknown) =>
       log.event('error', 'audit_segment_not_removed', { code: toFault(error).code });
@@ -175,8 +180,18 @@ function openKeys(directory: string, audit: AuditConfig, env: Environment) {
   }
   return {
     key: readHmacKey(keyPath(directory, audit, env)),
-    signer: createSigner(readSigningKey(directory)),
+    signer: openSigner(directory),
   };
+}
+
+function openSigner(directory: string): Signer {
+  const pem = readSigningKey(directory);
+  try {
+    return createSigner(pem);
+  } catch {
+    // What a parser says of a key may quote it.
+    throw new AuditKeyError(`${signingKeyPath(directory)}: no Ed25519 private key`);
+  }
 }
 
 /** Where the key of the chain stands. @throws StartError */

@@ -24,6 +24,7 @@ import { createRequestIds } from './request-ids.ts';
 import { createHaltFile } from './runtime/halt-file.ts';
 import { createConnectionCounter, descriptorLimit, openDescriptors } from './runtime/proc.ts';
 import type { Runtime } from './runtime/runtime.ts';
+import { StartError } from './start-error.ts';
 import { prepareStart } from './startup.ts';
 import { createTotals } from './totals.ts';
 import { VERSION } from './version.ts';
@@ -174,6 +175,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   }
 
   async function change(): Promise<number> {
+    if (stopping) throw new StartError('unavailable', 'the proxy is stopping');
     const config = options.load();
     const next = createGeneration(
       generation.number + 1,

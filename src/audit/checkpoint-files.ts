@@ -92,8 +92,9 @@ function noteInEvent(line: string): string {
   const quoted = /\bnote=("(?:[^"\\]|\\.)*")/.exec(line)?.[1];
   const json = quoted === undefined ? line.slice(Math.max(0, line.indexOf('{'))) : `{"note":${quoted}}`;
   try {
-    const event = JSON.parse(json) as { note?: unknown; MESSAGE?: unknown };
-    if (typeof event.note === 'string') return event.note;
+    const event = JSON.parse(json) as { event?: unknown; note?: unknown; MESSAGE?: unknown };
+    const isOurs = quoted !== undefined || event.event === 'audit_checkpoint';
+    if (isOurs && typeof event.note === 'string') return event.note;
     // journalctl --output=json
     return typeof event.MESSAGE === 'string' ? noteInEvent(event.MESSAGE) : '';
   } catch {

@@ -47,7 +47,8 @@ export function createCheckpoints(options: CheckpointsOptions): Checkpoints {
   let { first, size } = options;
   let uncovered = 0;
   let madeAt = options.now();
-  const writing = new Map<string, Promise<void>>();
+  /** Does the file end with a whole one? */
+  const writing = new Map<string, Promise<boolean>>();
 
   function make(head: Head): Note {
     const time = new Date(options.wallNow()).toISOString();
@@ -62,12 +63,17 @@ export function createCheckpoints(options: CheckpointsOptions): Checkpoints {
 
   /** Off the request path, and one after the other; the log does not wait for it. */
   function write(file: string, text: string): void {
-    const before = writing.get(file);
-    // A process before may have left one unfinished: what comes behind it begins on a line of its own.
-    const own = before === undefined ? `\n${text}` : text;
-    const done = (before ?? Promise.resolve())
-      .then(() => appendText(file, own))
-      .catch((error) => options.onFault(file, (error as { code?: string }).code ?? (error as Error).name));
+    const before = writing.get(file) ?? Promise.resolve(false);
+    // One may have been left unfinished: what comes behind it begins on a line of its own.
+    const done = before
+      .then((isWhole) => appendText(file, isWhole ? text : `\n${text}`))
+      .then(
+        () => true,
+        (error) => {
+          options.onFault(file, (error as { code?: string }).code ?? (error as Error).name);
+          return false;
+        },
+      );
     writing.set(file, done);
   }
 

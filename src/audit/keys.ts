@@ -1,6 +1,15 @@
 /** The keys of the log: the one that chains it, and the one that signs its checkpoints. Made when they are not there. */
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
-import { closeSync, constants, fsyncSync, openSync, readFileSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fsyncSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 
 const HMAC_KEY_FILE = 'hmac.key';
@@ -49,21 +58,20 @@ export function makeSigningKey(directory: string): void {
   });
 }
 
+/** Whole or not at all: a key that a crash left half would be one for ever. */
 function make(path: string, content: () => string | Buffer): void {
-  const { O_CREAT, O_EXCL, O_WRONLY, O_NOFOLLOW } = constants;
-  let fd: number;
+  if (existsSync(path)) return;
+  const temporary = `${path}.new`;
+  const { O_CREAT, O_TRUNC, O_WRONLY, O_NOFOLLOW } = constants;
+  const fd = openSync(temporary, O_CREAT | O_TRUNC | O_WRONLY | O_NOFOLLOW, 0o600);
   try {
-    fd = openSync(path, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW, 0o600);
-  } catch (error) {
-    if ((error as { code?: string }).code === 'EEXIST') return;
-    throw error;
-  }
-  try {
-    writeSync(fd, content().toString());
+    const bytes = Buffer.from(content());
+    for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
     fsyncSync(fd);
   } finally {
     closeSync(fd);
   }
+  renameSync(temporary, path);
 }
 
 function read(path: string): Buffer {

@@ -62,6 +62,8 @@ export interface AuditLogOptions {
   readonly head: Head;
   /** The segment to go on with; undefined = begin one. */
   readonly segment: SegmentFile | undefined;
+  /** How old it is, ms. */
+  readonly segmentAgeMs?: number;
   readonly isAsync: boolean;
   /** A commit that takes longer has failed: a disk that does not answer must be told of, ms. */
   readonly stallMs: number;
@@ -95,7 +97,7 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
   const startedAt = now();
   const gatherMs = options.isAsync ? ASYNC_GATHER_MS : GATHER_MS;
   let segment = options.segment;
-  let begunAt = now();
+  let begunAt = now() - (options.segmentAgeMs ?? 0);
   /** What of it is committed, bytes: a commit that was given up may still succeed, and does not count. */
   let committedBytes = segment?.size() ?? 0;
   let last = options.head;
@@ -112,11 +114,13 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
   /** Appends that have not come back, also those that were given up. */
   let unsettled = 0;
   let onIdle: (() => void) | undefined;
+  let isClosed = false;
 
   const monoUs = () => Math.round((now() - startedAt) * 1000);
 
   function append(body: RecordBody): boolean {
-    if (failure !== undefined && waitingBytes > MAX_WAITING_BYTES) {
+    // Nothing comes behind a `stop`.
+    if (isClosed || (failure !== undefined && waitingBytes > MAX_WAITING_BYTES)) {
       lost++;
       return false;
     }
@@ -229,7 +233,7 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
 
   function commit(body: RecordBody): Promise<void> {
     if (failure !== undefined) return Promise.reject(new AuditFault(failure.code));
-    append(body);
+    if (!append(body)) return Promise.reject(new AuditFault('closed'));
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     waiters.push({ seq: last.seq, resolve, reject });
     commitNow();
@@ -237,6 +241,7 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
   }
 
   async function close(): Promise<boolean> {
+    isClosed = true;
     while (isCommitting || (entries.length > 0 && failure === undefined)) {
       await new Promise<void>((resolve) => {
         onIdle = resolve;
@@ -245,6 +250,7 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
     }
     if (failure === undefined) await checkpoints.finish(durable);
     segment?.close();
+    segment = undefined;
     return failure === undefined;
   }
 

@@ -7,9 +7,10 @@ import {
   closeSync,
   constants,
   fsyncSync,
+  ftruncateSync,
   openSync,
+  readSync,
   statSync,
-  truncateSync,
   unlinkSync,
   writeSync,
 } from 'node:fs';
@@ -19,15 +20,26 @@ import type { Note, Verifier } from './checkpoint.ts';
 import { checkpointFile, readLastNotes } from './checkpoints.ts';
 import { GENESIS, type Head, type ReadRecord, readRecord } from './record.ts';
 import { syncDirectory, toFault } from './segment-file.ts';
-import { type Line, listSegments, readLines, type Segment } from './segments.ts';
+import { listSegments, readLines, type Segment } from './segments.ts';
 
 /** As much of the end of the last segment as is verified at a start: more than a thousand records. */
 const TAIL_BYTES = 1024 * 1024;
+/** Read at once where it is copied or searched, bytes. */
+const PIECE_BYTES = 64 * 1024;
+/** Where no record stands in it, so many times as much is read. */
+const TAIL_GROWTH = 16;
 
 export interface Recovered {
   readonly head: Head;
   /** The segment to go on with, and its size, bytes; undefined = there is none. */
-  readonly segment: { readonly first: number; readonly size: number } | undefined;
+  readonly segment:
+    | {
+        readonly first: number;
+        readonly size: number;
+        /** Wall clock, ms. */
+        readonly bornAt: number;
+      }
+    | undefined;
   /** Number of the oldest record that is there; 1 in a new log. */
   readonly first: number;
   /** True if the log is new, or ends with a `stop`. */
@@ -49,7 +61,8 @@ export interface RecoverOptions {
 
 interface Found {
   readonly records: readonly ReadRecord[];
-  readonly torn: Line | undefined;
+  /** Where what is no record begins, bytes; undefined if nothing follows the last one. */
+  readonly tornAt: number | undefined;
 }
 
 /** @throws StartError */
@@ -63,8 +76,8 @@ export function recover(options: RecoverOptions): Recovered {
   for (last = segments.pop(); last !== undefined; last = segments.pop()) {
     const found = readTail(last, options);
     ({ records } = found);
-    if (found.torn !== undefined)
-      torn = setAside(last, found.torn, join(directory, `torn-${nextOf(last, records)}-${bootId}`));
+    if (found.tornAt !== undefined)
+      torn = setAside(last, found.tornAt, join(directory, `torn-${nextOf(last, records)}-${bootId}`));
     if (records.length > 0) break;
     unlinkSync(last.path);
   }
@@ -73,30 +86,45 @@ export function recover(options: RecoverOptions): Recovered {
   const head: Head = newest === undefined ? { seq: 0, hash: GENESIS } : newest;
   return {
     head: { seq: head.seq, hash: head.hash },
-    segment: last === undefined ? undefined : { first: last.first, size: statSync(last.path).size },
+    segment: last === undefined ? undefined : describe(last),
     first: segments[0]?.first ?? last?.first ?? 1,
-    isClean: newest === undefined || records.findLast(({ kind }) => kind !== 'checkpoint')?.kind === 'stop',
+    isClean:
+      newest === undefined
+        ? torn === undefined
+        : records.findLast(({ kind }) => kind !== 'checkpoint')?.kind === 'stop',
     torn,
     checkpointed: compareWithCheckpoints(head, records, options),
   };
+}
+
+function describe({ path, first }: Segment) {
+  const { size, birthtimeMs, mtimeMs } = statSync(path);
+  // Where a file system keeps no time of birth.
+  return { first, size, bornAt: birthtimeMs > 0 ? birthtimeMs : mtimeMs };
 }
 
 function nextOf(segment: Segment, records: readonly ReadRecord[]): string {
   return String((records.at(-1)?.seq ?? segment.first - 1) + 1).padStart(16, '0');
 }
 
-/** The last records of a segment, each right and each after the one before. */
-function readTail(segment: Segment, { directory, key }: RecoverOptions): Found {
+/** The last records of a segment, each right and each after the one before; none only if the whole of it has none. */
+function readTail(segment: Segment, options: RecoverOptions, bytes = TAIL_BYTES): Found {
+  const { directory, key } = options;
   const { size } = statSync(segment.path);
-  const from = Math.max(0, size - TAIL_BYTES);
-  const lines = [...readLines(segment.path, from)];
+  const end = endOfLines(segment.path, size);
+  const from = Math.max(0, end - bytes);
+  const lines = [...readLines(segment.path, from)].filter(({ offset }) => offset < end);
   // The rest of a line that begins before.
   if (from > 0) lines.shift();
   const records: ReadRecord[] = [];
+  let tornAt = end < size ? end : undefined;
   for (const [index, line] of lines.entries()) {
-    const read = line.isWhole ? readRecord(line.text, key) : undefined;
+    const read = readRecord(line.text, key);
     // Of a batch that a power failure cut, the last line may be whole and hold anything.
-    if (read === undefined && index === lines.length - 1) return { records, torn: line };
+    if (read === undefined && index === lines.length - 1) {
+      tornAt = line.offset;
+      break;
+    }
     const before = records.at(-1);
     const follows =
       before === undefined || (read?.record.seq === before.seq + 1 && read.record.prev === before.hash);
@@ -107,21 +135,53 @@ function readTail(segment: Segment, { directory, key }: RecoverOptions): Found {
       );
     records.push(read.record);
   }
-  return { records, torn: undefined };
+  // A crash may have left more that is no record than was looked at.
+  if (records.length === 0 && from > 0) return readTail(segment, options, bytes * TAIL_GROWTH);
+  return { records, tornAt };
 }
 
-/** Copies the bytes into a file of their own, then takes them out of the segment. */
-function setAside(segment: Segment, line: Line, path: string): Recovered['torn'] {
-  const bytes = Buffer.from(line.isWhole ? `${line.text}\n` : line.text, 'latin1');
-  const fd = openSync(path, constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY, 0o600);
+/** Where the last newline ends, bytes. */
+function endOfLines(path: string, size: number): number {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW);
   try {
-    writeSync(fd, bytes);
-    fsyncSync(fd);
+    const buffer = Buffer.alloc(PIECE_BYTES);
+    for (let end = size; end > 0; ) {
+      const start = Math.max(0, end - PIECE_BYTES);
+      const length = readSync(fd, buffer, 0, end - start, start);
+      const newline = buffer.subarray(0, length).lastIndexOf(0x0a);
+      if (newline !== -1) return start + newline + 1;
+      end = start;
+    }
+    return 0;
   } finally {
     closeSync(fd);
   }
-  truncateSync(segment.path, line.offset);
-  return { bytes: bytes.length, sha256: createHash('sha256').update(bytes).digest('hex') };
+}
+
+/** Copies what stands behind `offset` into a file of its own, then takes it out of the segment. */
+function setAside(segment: Segment, offset: number, path: string): Recovered['torn'] {
+  const from = openSync(segment.path, constants.O_RDWR | constants.O_NOFOLLOW);
+  const to = openSync(path, constants.O_CREAT | constants.O_TRUNC | constants.O_WRONLY, 0o600);
+  const sha256 = createHash('sha256');
+  const buffer = Buffer.alloc(PIECE_BYTES);
+  let bytes = 0;
+  try {
+    for (;;) {
+      const length = readSync(from, buffer, 0, PIECE_BYTES, offset + bytes);
+      if (length === 0) break;
+      const piece = buffer.subarray(0, length);
+      for (let at = 0; at < length; ) at += writeSync(to, piece, at);
+      sha256.update(piece);
+      bytes += length;
+    }
+    fsyncSync(to);
+    ftruncateSync(from, offset);
+    fsyncSync(from);
+  } finally {
+    closeSync(from);
+    closeSync(to);
+  }
+  return { bytes, sha256: sha256.digest('hex') };
 }
 
 /** Number of the last record that a checkpoint covers. */

@@ -53,14 +53,23 @@ export interface SegmentFiles {
 export function createSegmentFiles(directory: string): SegmentFiles {
   const { O_APPEND, O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY } = constants;
   const pathOf = (first: number) => join(directory, segmentName(first));
+  // Opened before it is needed: when a segment ends there may be no descriptor left.
+  const directoryFd = openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY);
   return {
     create: (first) =>
       asFault(() => {
         const path = pathOf(first);
         const fd = openSync(path, O_CREAT | O_EXCL | O_WRONLY | O_APPEND | O_NOFOLLOW, MODE);
-        // A file whose name is not on disk is not there after a power failure.
-        syncDirectory(directory);
-        return openFile(path, fd, first, 0);
+        try {
+          // A file whose name is not on disk is not there after a power failure.
+          fsyncSync(directoryFd);
+          return openFile(path, fd, first, 0);
+        } catch (error) {
+          // Else the next attempt would find its name taken.
+          closeSync(fd);
+          unlinkSync(path);
+          throw error;
+        }
       }),
     open: (first, size) =>
       asFault(() => {
@@ -107,7 +116,10 @@ function openFile(path: string, fd: number, first: number, initialSize: number) 
     },
     giveUp: (bytes: number) =>
       asFault(() => {
-        ftruncateSync(fd, bytes);
+        // Somebody may have made it shorter still.
+        ftruncateSync(fd, Math.min(bytes, fstatSync(fd).size));
+        // Before the same records stand elsewhere.
+        fsyncSync(fd);
         const named = lstatSync(path, { throwIfNoEntry: false });
         if (bytes === 0 && named?.ino === ino && named.dev === dev) unlinkSync(path);
       }),

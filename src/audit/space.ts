@@ -34,6 +34,8 @@ export interface Space {
 export interface SpaceOptions {
   readonly directory: string;
   readonly maxBytes: () => number;
+  /** How many listeners are configured. */
+  readonly listeners: () => number;
   readonly retainMs: () => number;
   /** Wall clock, ms. */
   readonly wallNow: () => number;
@@ -53,7 +55,7 @@ export function createSpace(options: SpaceOptions): Space {
   function noisiest(): string | undefined {
     let found: string | undefined;
     // Alone, it has nobody to leave room for.
-    if (records.size < 2) return undefined;
+    if (options.listeners() < 2) return undefined;
     for (const [listener, count] of records)
       if (found === undefined || count > (records.get(found) as number)) found = listener;
     return found;

@@ -13,6 +13,7 @@ export const SUMMARY_MS = 10_000;
 const MAX_QUERY_NAMES = 16;
 const MAX_NAME_LENGTH = 32;
 const MAX_RULE_LENGTH = 96;
+const MAX_PATH_LENGTH = 512;
 
 /** What is known of a request when it is about to be forwarded. */
 export interface Intent {
@@ -101,7 +102,7 @@ export function createTrail(options: TrailOptions): Trail & { readonly tick: () 
       listener,
       provider,
       method,
-      path,
+      path: path.slice(0, MAX_PATH_LENGTH),
       ...(names.length > 0 && { query_names: names }),
       rule: rule.slice(0, MAX_RULE_LENGTH),
       decision: 'allow',
@@ -132,7 +133,8 @@ export function createTrail(options: TrailOptions): Trail & { readonly tick: () 
       log.append({ kind: 'outcome', request_id, listener, provider, ...result });
       return;
     }
-    if (space.refuses(listener) || !isAllowed(listener)) {
+    // While nothing can be written, what waits is for the ends of requests and for what operators do.
+    if (log.failure() !== undefined || space.refuses(listener) || !isAllowed(listener)) {
       summarise(listener, provider, reason);
       return;
     }
@@ -162,7 +164,6 @@ export function createTrail(options: TrailOptions): Trail & { readonly tick: () 
   }
 
   function recordSummaries(): void {
-    if (space.isFull()) return;
     for (const { listener, provider, reason, count, sinceUs } of summaries.values())
       log.append({ kind: 'deny_summary', listener, provider, reason, count, since_us: sinceUs });
     summaries.clear();
@@ -173,7 +174,7 @@ export function createTrail(options: TrailOptions): Trail & { readonly tick: () 
     end,
     event: log.append,
     tick() {
-      recordSummaries();
+      if (!space.isFull() && log.failure() === undefined) recordSummaries();
       space.tick();
     },
     status() {

@@ -1,4 +1,5 @@
-/** Is the log as it was written? docs/audit.md, "What makes a log intact", in constant memory. */
+/** Is the log as it was written? docs/audit.md, "What makes a log intact". Of the log, what is kept does not grow with it; of each
+ * checkpoint some 100 bytes are. */
 import { statSync } from 'node:fs';
 import { type Chain, createChain, type Fault } from './chain.ts';
 import { noteOf } from './checkpoint.ts';

@@ -30,11 +30,14 @@ export async function clear(args: readonly string[], io: Io): Promise<number> {
       );
     return EXIT.audit;
   }
-  if (!values.json)
-    io.stdout(
-      answer.cleared === null
-        ? 'nothing to clear: the audit log is written\n'
-        : `cleared (${answer.cleared}): the audit log is written again, requests are forwarded\n`,
-    );
+  if (!values.json) io.stdout(`${describe(answer)}\n`);
   return EXIT.ok;
+}
+
+function describe({ cleared, audit }: Answer): string {
+  if (audit.durability === 'off') return 'nothing to clear: the audit log is off';
+  if (audit.state === 'full')
+    return 'nothing to clear: the audit log is full, and nothing is forwarded; raise audit.max_bytes, or lower audit.retain, then isoproxy reload';
+  if (cleared === null) return 'nothing to clear: the audit log is written';
+  return `cleared (${cleared}): the audit log is written again, requests are forwarded`;
 }

@@ -1,5 +1,5 @@
 /** `isoproxy audit tail`: the last records, and those to come, across segments. */
-import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readSync, statSync } from 'node:fs';
 import { parseRecord } from '../audit/record.ts';
 import { listSegments, readLines, type Segment } from '../audit/segments.ts';
 import { readOptions } from './args.ts';
@@ -84,6 +84,9 @@ function readLast(directory: string, count: number, select: Select): { found: st
 function readMore(directory: string, { segment, offset }: Position): { lines: string[]; position: Position } {
   // Listed first: what the older one holds is all written by then.
   const next = listSegments(directory).find(({ first }) => segment === undefined || first > segment.first);
+  const size = segment && statSync(segment.path, { throwIfNoEntry: false })?.size;
+  // What was not committed was taken out again: it stands in the next one.
+  if (size !== undefined && size < offset) return { lines: [], position: { segment, offset: size } };
   const text = segment === undefined ? '' : readFrom(segment.path, offset);
   const whole = text.slice(0, text.lastIndexOf('\n') + 1);
   if (whole !== '')

@@ -34,6 +34,8 @@ export interface Vault {
 export interface Retired {
   readonly secret: Secret;
   readonly publicPrefixes: readonly string[];
+  /** Which of its provider's credentials it was. */
+  readonly index: number;
   /** Monotonic clock, ms. */
   readonly until: number;
 }
@@ -51,7 +53,7 @@ export function createVault(
 
   function asRetired(secret: Secret, index: number): Retired {
     const publicPrefixes = configs[index]?.publicPrefixes ?? [];
-    return { secret, publicPrefixes, until: context.now() + RETIRED_MS };
+    return { secret, publicPrefixes, index, until: context.now() + RETIRED_MS };
   }
 
   function withSecrets(secrets: readonly Secret[]): Credentials {
@@ -61,7 +63,9 @@ export function createVault(
     const isCurrent = (old: Secret) => secrets.some((secret) => secret.equals(old));
     retired = [...(latest?.secrets.map(asRetired) ?? []), ...retired]
       .filter(({ secret, until }) => until > now && !isCurrent(secret))
-      .slice(0, MAX_RETIRED * Math.max(1, configs.length));
+      .filter(
+        ({ index }, at, all) => all.slice(0, at).filter((each) => each.index === index).length < MAX_RETIRED,
+      );
     const credentials = {
       injections: configs.map((config, i) => ({ placement: config.placement, secret: secrets[i] as Secret })),
       automaton: buildGuard([...secrets.map(asRetired), ...retired]),

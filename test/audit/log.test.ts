@@ -174,6 +174,18 @@ test('a first segment that failed leaves no second one of its name', async () =>
   expect(files.names()).toEqual([1]);
 });
 
+test('a log that is closed takes nothing more', async () => {
+  const { log, files } = setUp();
+  await log.commit(intent('a'));
+  log.append({ kind: 'stop', lost: 0 });
+  const closed = log.close();
+  log.append(intent('late'));
+  expect(await settled(log.commit(intent('later')))).toBe('the audit log failed: closed');
+  expect(await closed).toBe(true);
+  await Bun.sleep(20);
+  expect(chain(files).map(({ kind }) => kind)).toEqual(['intent', 'stop']);
+});
+
 test('segments end at their size, and the chain goes on', async () => {
   const { log, files } = setUp({ segmentSize: 1_000 });
   for (let i = 0; i < 20; i++) await log.commit(intent(String(i)));

@@ -12,7 +12,7 @@ afterEach(() => workspace?.remove());
 const MAX = 100_000;
 const DAY = 86_400_000;
 
-function setUp(sizes: Record<number, number> = {}) {
+function setUp(sizes: Record<number, number> = {}, listeners = 2) {
   workspace = createWorkspace();
   for (const [first, size] of Object.entries(sizes))
     workspace.write(segmentName(Number(first)), new Uint8Array(size));
@@ -20,6 +20,7 @@ function setUp(sizes: Record<number, number> = {}) {
   const space = createSpace({
     directory: workspace.dir,
     maxBytes: () => max,
+    listeners: () => listeners,
     retainMs: () => 10 * DAY,
     wallNow: () => Date.now(),
   });
@@ -54,8 +55,15 @@ test('near its quota the noisiest listener is refused, and only that', () => {
   expect(space.isFull()).toBe(false);
 });
 
-test('alone, a listener has nobody to leave room for', () => {
+test('a neighbour that is quiet leaves its room to nobody', () => {
   const { space } = setUp();
+  space.count('loud');
+  space.grew(1, MAX * 0.92);
+  expect(space.refuses('loud')).toBe(true);
+});
+
+test('alone, a listener has nobody to leave room for', () => {
+  const { space } = setUp({}, 1);
   space.count('only');
   space.grew(1, MAX * 0.92);
   expect(space.refuses('only')).toBe(false);

@@ -129,11 +129,10 @@ function canonical(place: RecordPlace, body: RecordBody, prev: string): string {
 }
 
 function toAscii(value: unknown): string {
+  const json = JSON.stringify(value);
   // What JSON leaves as it is: DEL, C1 controls, separators that end a line elsewhere, bidi overrides.
-  return JSON.stringify(value).replace(
-    /[\x7f-\uffff]/g,
-    (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`,
-  );
+  if (!/[\x7f-\uffff]/.test(json)) return json;
+  return json.replace(/[\x7f-\uffff]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }
 
 /** Members that others than us choose, in the order in which they are cut. */
@@ -157,5 +156,5 @@ function shorten(body: RecordBody, bytes: number): RecordBody {
 }
 
 function hashOf(text: string, key: Uint8Array): string {
-  return createHmac('sha256', key).update(DOMAIN).update(text).digest('hex');
+  return createHmac('sha256', key).update(`${DOMAIN}${text}`).digest('hex');
 }

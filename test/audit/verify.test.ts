@@ -321,14 +321,18 @@ test('a proxy that writes, rotates and removes as fast as it can is never a fals
   const verifier = parseVerifierKey(signer.verifierKey);
   if (verifier === undefined) throw new Error('no verifier');
   const verdicts: Verdict[] = [];
-  await until('the writer removes segments while they are read', async () => {
-    const checkpoints = createCheckpointSet(verifier);
-    checkpoints.addFile(file, true);
-    const options = { directory: work.path('busy'), key: Buffer.from(HMAC_KEY.trim()), checkpoints };
-    verdicts.push(verifyLog(options));
-    expect(verdicts.at(-1)).toMatchObject({ ok: true, gaps: [] });
-    return verdicts.length > 25 && (verdicts.at(-1)?.first ?? 0) > 1_000;
-  });
+  await until(
+    'the writer removes segments while they are read',
+    async () => {
+      const checkpoints = createCheckpointSet(verifier);
+      checkpoints.addFile(file, true);
+      const options = { directory: work.path('busy'), key: Buffer.from(HMAC_KEY.trim()), checkpoints };
+      verdicts.push(verifyLog(options));
+      expect(verdicts.at(-1)).toMatchObject({ ok: true, gaps: [] });
+      return verdicts.length > 25 && (verdicts.at(-1)?.first ?? 0) > 1_000;
+    },
+    20_000,
+  );
   writer.kill();
   await writer.exited;
   gone();

@@ -3,7 +3,7 @@
  * under Deno, and prints one true count of all of them as the last line.
  */
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import process from 'node:process';
 
@@ -28,11 +28,11 @@ if (existsSync(DENO_SUITE))
 const total: Counts = { passed: 0, failed: 0, skipped: 0 };
 mkdirSync('dist', { recursive: true });
 // Side by side: most of the time of a test is waiting for processes to answer. The first is shown as it goes on.
-console.log(`== ${runs[0]?.name}`);
+print(`== ${runs[0]?.name}\n`);
 const ends = await Promise.all(runs.map(runTests));
 ends.forEach(({ output, status, report }, index) => {
-  if (index > 0) console.log(`== ${runs[index]?.name}`);
-  process.stdout.write(output);
+  if (index > 0) print(`== ${runs[index]?.name}\n`);
+  print(output);
   const counts = readCounts(report);
   // A runner that died has run less than it should, whatever it counted.
   if (status !== 0 && counts.failed === 0) counts.failed = 1;
@@ -42,10 +42,9 @@ ends.forEach(({ output, status, report }, index) => {
 });
 
 // Once more at the end, where whoever reads only the last lines finds them.
-for (const { report } of ends) for (const name of readFailures(report)) console.log(`failed: ${name}`);
+for (const { report } of ends) for (const name of readFailures(report)) print(`failed: ${name}\n`);
 const skipped = total.skipped > 0 ? `, ${total.skipped} skipped` : '';
-console.log(`${total.passed} passed, ${total.failed} failed${skipped}`);
-// Not process.exit(): what was written to a pipe would be cut off.
+print(`${total.passed} passed, ${total.failed} failed${skipped}\n`);
 process.exitCode = total.failed > 0 || total.passed === 0 ? 1 : 0;
 
 interface End {
@@ -68,7 +67,7 @@ function runTests(run: Run, index: number): Promise<End> {
   });
   const pieces: Buffer[] = [];
   for (const stream of [child.stdout, child.stderr])
-    stream.on('data', (piece) => (isShown ? process.stdout.write(piece) : pieces.push(piece)));
+    stream.on('data', (piece) => (isShown ? print(piece) : pieces.push(piece)));
   return new Promise((resolve) => {
     child.once('close', (status) => resolve({ output: Buffer.concat(pieces), status, report }));
   });
@@ -102,4 +101,17 @@ function readFailures(report: string): string[] {
   return [...text.matchAll(failed)].map(
     ([, name, file, message]) => `${file}: ${name}: ${message?.slice(0, 300)}`,
   );
+}
+
+/** Writes to stdout before it returns: what process.stdout holds for a slow pipe can be lost at the end of the process. */
+function print(text: string | Uint8Array): void {
+  const bytes = Buffer.from(text);
+  for (let at = 0; at < bytes.length; ) {
+    try {
+      at += writeSync(1, bytes, at);
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'EAGAIN') throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10);
+    }
+  }
 }

@@ -7,8 +7,8 @@ import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import process from 'node:process';
-import { createSigner, formatNote } from '../src/audit/checkpoint.ts';
-import { hmacKeyPath, makeHmacKey, makeSigningKey, readHmacKey, readSigningKey } from '../src/audit/keys.ts';
+import { formatNote } from '../src/audit/checkpoint.ts';
+import { makeHmacKey, makeSigningKey, readHmacKey, readSigner } from '../src/audit/keys.ts';
 import { GENESIS, type RecordBody, sealRecord } from '../src/audit/record.ts';
 import { segmentName } from '../src/audit/segments.ts';
 
@@ -46,8 +46,8 @@ try {
 function writeLog(): number {
   makeHmacKey(work);
   makeSigningKey(work);
-  const key = readHmacKey(hmacKeyPath(work));
-  const signer = createSigner(readSigningKey(work));
+  const key = readHmacKey(join(work, 'hmac.key'));
+  const signer = readSigner(work);
   const time = new Date().toISOString();
   let prev = GENESIS;
   let notes = '';

@@ -1,7 +1,7 @@
 /** Opens the audit log of a configuration: keys, lock, recovery, the first record; and what is done from time to time. */
 import { mkdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { createSigner, parseVerifierKey, type Signer, type Verifier } from './audit/checkpoint.ts';
+import { parseVerifierKey, type Verifier } from './audit/checkpoint.ts';
 import { checkpointFile, createCheckpoints } from './audit/checkpoints.ts';
 import {
   AuditKeyError,
@@ -9,13 +9,12 @@ import {
   makeHmacKey,
   makeSigningKey,
   readHmacKey,
-  readSigningKey,
-  signingKeyPath,
+  readSigner,
 } from './audit/keys.ts';
 import { lock } from './audit/lock.ts';
 import { createAuditLog } from './audit/log.ts';
 import { recover } from './audit/recover.ts';
-import { AuditFault, createSegmentFiles, toFault } from './audit/segment-file.ts';
+import { createSegmentFiles, toFault } from './audit/segment-file.ts';
 import { auditDirectory, listSegments } from './audit/segments.ts';
 import { createSpace } from './audit/space.ts';
 import { createNoTrail, createTrail, SUMMARY_MS, type Trail } from './audit/trail.ts';
@@ -180,26 +179,14 @@ function openKeys(directory: string, audit: AuditConfig, env: Environment) {
   }
   return {
     key: readHmacKey(keyPath(directory, audit, env)),
-    signer: openSigner(directory),
+    signer: readSigner(directory),
   };
 }
 
-function openSigner(directory: string): Signer {
-  const pem = readSigningKey(directory);
-  try {
-    return createSigner(pem);
-  } catch {
-    // What a parser says of a key may quote it.
-    throw new AuditKeyError(`${signingKeyPath(directory)}: no Ed25519 private key`);
-  }
-}
-
 /** Where the key of the chain stands. @throws StartError */
-export function keyPath(directory: string, { key }: AuditConfig, env: Environment): string {
-  if (key === undefined) return hmacKeyPath(directory);
-  if (key.kind === 'file') return key.path;
-  const credentials = env['CREDENTIALS_DIRECTORY'];
-  if (credentials !== undefined) return join(credentials, key.name);
+function keyPath(directory: string, { key }: AuditConfig, env: Environment): string {
+  const path = hmacKeyPath(directory, key, env['CREDENTIALS_DIRECTORY']);
+  if (path !== undefined) return path;
   throw new StartError(
     'audit',
     'audit.key: systemd needs $CREDENTIALS_DIRECTORY',
@@ -208,10 +195,9 @@ export function keyPath(directory: string, { key }: AuditConfig, env: Environmen
 }
 
 function cannotWrite(directory: string, error: unknown): StartError {
-  const code = error instanceof AuditFault ? error.code : toFault(error).code;
   return new StartError(
     'audit',
-    `the audit log in ${directory} cannot be written (${code})`,
+    `the audit log in ${directory} cannot be written (${toFault(error).code})`,
     'make room or mend the permissions; without a log of what was asked, nothing is forwarded (docs/audit.md)',
   );
 }

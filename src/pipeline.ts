@@ -22,7 +22,6 @@ import { forward, upstreamUrl } from './proxy/forward.ts';
 import { checkFraming, type Framing } from './proxy/framing.ts';
 import { upstreamHeaders } from './proxy/headers.ts';
 import { checkDeclaredLength, checkProfile, matchRule } from './proxy/match.ts';
-import { queryNames } from './proxy/query.ts';
 import { isSmallBody } from './proxy/request-body.ts';
 import { keepsEncodedSlash, METHODS } from './proxy/rules.ts';
 import { parseTarget, splitProvider, type Target } from './proxy/target.ts';
@@ -112,7 +111,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
 
     const url = upstreamUrl(provider.config.origin, provider.config.basePath + path + upstreamRequest.query);
 
-    await auditIntent(exchange, match.query);
+    await auditIntent(exchange, match.queryNames);
     const passage = { exchange, provider, rule: match.rule, credentials, watch };
     const streams = body instanceof ReadableStream;
     const response = await onTrial(exchange, provider, streams, () => {
@@ -151,10 +150,10 @@ export function createPipeline(options: PipelineOptions): Pipeline {
   }
 
   /** Before anything goes upstream, the log says that it will. */
-  async function auditIntent(exchange: Exchange, query: string): Promise<void> {
+  async function auditIntent(exchange: Exchange, queryNames: readonly string[]): Promise<void> {
     const { id, listener, provider, method, path, rule } = exchange;
-    const intent = { request_id: id, listener, provider, method, path, rule };
-    const committed = options.audit({ ...intent, queryNames: queryNames(query) });
+    const intent = { request_id: id, listener, provider, method, path, rule, queryNames };
+    const committed = options.audit(intent);
     // From here on it is in the log, or the log has failed.
     exchange.isIntended = true;
     if (committed !== undefined) await unlessAborted(committed, exchange.abort.signal);

@@ -11,6 +11,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { createSigner, parseVerifierKey, type Signer } from './checkpoint.ts';
 
 const HMAC_KEY_FILE = 'hmac.key';
 const SIGNING_KEY_FILE = 'signing.key';
@@ -37,17 +38,41 @@ export function readSigningKey(directory: string): string {
   return read(signingKeyPath(directory)).toString('latin1');
 }
 
-export function hmacKeyPath(directory: string): string {
-  return join(directory, HMAC_KEY_FILE);
+/** What signs the checkpoints. @throws AuditKeyError */
+export function readSigner(directory: string): Signer {
+  const pem = readSigningKey(directory);
+  try {
+    const signer = createSigner(pem);
+    if (parseVerifierKey(signer.verifierKey) !== undefined) return signer;
+  } catch {
+    // What a parser says of a key may quote it.
+  }
+  throw new AuditKeyError(`${signingKeyPath(directory)}: no Ed25519 private key`);
 }
 
-export function signingKeyPath(directory: string): string {
+/** Where the key of the chain is, if it is not the one in the log's directory. */
+export type KeyPlace =
+  | { readonly kind: 'file'; readonly path: string }
+  | { readonly kind: 'systemd'; readonly name: string };
+
+/** The file of the key of the chain; undefined for a systemd credential where there are none. */
+export function hmacKeyPath(
+  directory: string,
+  place: KeyPlace | undefined,
+  credentials: string | undefined,
+): string | undefined {
+  if (place === undefined) return join(directory, HMAC_KEY_FILE);
+  if (place.kind === 'file') return place.path;
+  return credentials === undefined ? undefined : join(credentials, place.name);
+}
+
+function signingKeyPath(directory: string): string {
   return join(directory, SIGNING_KEY_FILE);
 }
 
 /** Makes the key of the chain; one that is there stays. @throws Error with the system's code */
 export function makeHmacKey(directory: string): void {
-  make(hmacKeyPath(directory), () => `${randomBytes(32).toString('hex')}\n`);
+  make(join(directory, HMAC_KEY_FILE), () => `${randomBytes(32).toString('hex')}\n`);
 }
 
 /** Makes the key of the checkpoints; one that is there stays. @throws Error with the system's code */

@@ -1,8 +1,7 @@
 /** Where the log is that an audit command reads, and with which keys. */
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
-import { createSigner, parseVerifierKey, type Signer, type Verifier } from '../audit/checkpoint.ts';
-import { AuditKeyError, hmacKeyPath, readHmacKey, readSigningKey, signingKeyPath } from '../audit/keys.ts';
+import { parseVerifierKey, type Signer, type Verifier } from '../audit/checkpoint.ts';
+import { AuditKeyError, hmacKeyPath, readSigner as openSigner, readHmacKey } from '../audit/keys.ts';
 import { auditDirectory } from '../audit/segments.ts';
 import type { AuditConfig } from '../config/effective.ts';
 import { loadConfig } from '../config/load.ts';
@@ -47,34 +46,19 @@ export function requireDirectory({ directory }: AuditPlace): void {
 
 /** The key of the chain. @throws CliError (74) */
 export function readChainKey({ directory, settings }: AuditPlace, given: string | undefined, io: Io) {
-  return readKey(
-    () => readHmacKey(given ?? configuredKey(settings, io) ?? hmacKeyPath(directory)),
-    '--key FILE',
-  );
-}
-
-function configuredKey(settings: AuditPlace['settings'], io: Io): string | undefined {
-  const key = settings?.key;
-  if (key === undefined) return undefined;
-  if (key.kind === 'file') return key.path;
-  const directory = io.env['CREDENTIALS_DIRECTORY'];
-  if (directory !== undefined) return join(directory, key.name);
-  throw new CliError(EXIT.audit, 'the key of the chain is with the service only', 'name a copy: --key FILE');
+  const path = given ?? hmacKeyPath(directory, settings?.key, io.env['CREDENTIALS_DIRECTORY']);
+  if (path === undefined)
+    throw new CliError(
+      EXIT.audit,
+      'the key of the chain is with the service only',
+      'name a copy: --key FILE',
+    );
+  return readKey(() => readHmacKey(path), '--key FILE');
 }
 
 /** The key that signs checkpoints. @throws CliError (74) */
 export function readSigner({ directory }: AuditPlace): Signer {
-  return readKey(() => {
-    const pem = readSigningKey(directory);
-    const fault = new AuditKeyError(`${signingKeyPath(directory)}: no Ed25519 private key`);
-    try {
-      const signer = createSigner(pem);
-      if (parseVerifierKey(signer.verifierKey) !== undefined) return signer;
-    } catch {
-      // What a parser says of a key may quote it.
-    }
-    throw fault;
-  }, '--public-key FILE');
+  return readKey(() => openSigner(directory), '--public-key FILE');
 }
 
 /** The public key: as it was given, or that of the directory's private one. @throws CliError (64, 74) */

@@ -2,6 +2,7 @@
  * The effective configuration: what is left when the file is read, checked, completed with presets and
  * defaults, and compiled. Everything after config/ sees only this; all times are ms, all sizes bytes.
  */
+import type { KeyPlace } from '../audit/keys.ts';
 import type { CredentialConfig, SecretSource } from '../credentials/credential.ts';
 import type { CircuitLimit } from '../guards/circuit-breaker.ts';
 import type { RateLimit } from '../guards/rate-limit.ts';
@@ -33,10 +34,7 @@ export interface AuditConfig {
   readonly checkpointIntervalMs: number;
   readonly checkpointFile: string | undefined;
   /** Key of the chain; undefined = made at the first start, in the state directory. */
-  readonly key:
-    | { readonly kind: 'file'; readonly path: string }
-    | { readonly kind: 'systemd'; readonly name: string }
-    | undefined;
+  readonly key: KeyPlace | undefined;
 }
 
 /** Where the metrics page is served, besides the control socket. */

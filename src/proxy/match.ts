@@ -24,6 +24,8 @@ export interface Match {
   readonly rule: Rule;
   /** The query without credential parameters: what is sent. */
   readonly query: string;
+  /** The names in it, percent-decoded. */
+  readonly queryNames: readonly string[];
 }
 
 /**
@@ -37,15 +39,16 @@ export function matchRule(
   input: MatchInput,
 ): Match {
   const query = stripQuery(input.query, credentialParameters);
+  const names = query === '' ? [] : queryNames(query);
   const decision = decide(rules, {
     method: input.method,
     path: input.path,
     segments: input.path.slice(1).split('/'),
-    queryNames: query === '' ? [] : queryNames(query),
+    queryNames: names,
     hasEncodedSlash: input.hasEncodedSlash,
     asksForWebSocket: input.asksForWebSocket,
   });
-  if (decision.result === 'allow') return { rule: decision.rule, query };
+  if (decision.result === 'allow') return { rule: decision.rule, query, queryNames: names };
   if (decision.reason === 'encoded_slash') throw new ProxyError('bad_target', 'encoded slash');
   throw new ProxyError('endpoint_not_allowed', decision.reason);
 }

@@ -14,7 +14,7 @@ import {
 import { lock } from './audit/lock.ts';
 import { createAuditLog } from './audit/log.ts';
 import { recover } from './audit/recover.ts';
-import { createSegmentFiles, toFault } from './audit/segment-file.ts';
+import { createSegmentFiles } from './audit/segment-file.ts';
 import { auditDirectory, listSegments } from './audit/segments.ts';
 import { createSpace } from './audit/space.ts';
 import { createNoTrail, createTrail, SUMMARY_MS, type Trail } from './audit/trail.ts';
@@ -22,6 +22,7 @@ import type { Environment } from './config/directories.ts';
 import type { AuditConfig, Config } from './config/effective.ts';
 import type { Log } from './log.ts';
 import { StartError } from './start-error.ts';
+import { systemCode } from './system-code.ts';
 import { VERSION } from './version.ts';
 
 const TICK_MS = 1_000;
@@ -121,7 +122,7 @@ export async function openAudit(options: AuditOptions): Promise<Trail> {
       }
     }
     const onRemoveFault = (error: unknown) =>
-      log.event('error', 'audit_segment_not_removed', { code: toFault(error).code });
+      log.event('error', 'audit_segment_not_removed', { code: systemCode(error) });
     const remove = () => void removeExpired().catch(onRemoveFault);
     remove();
     const timers = [
@@ -197,7 +198,7 @@ function keyPath(directory: string, { key }: AuditConfig, env: Environment): str
 function cannotWrite(directory: string, error: unknown): StartError {
   return new StartError(
     'audit',
-    `the audit log in ${directory} cannot be written (${toFault(error).code})`,
+    `the audit log in ${directory} cannot be written (${systemCode(error)})`,
     'make room or mend the permissions; without a log of what was asked, nothing is forwarded (docs/audit.md)',
   );
 }

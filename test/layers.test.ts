@@ -50,6 +50,8 @@ const LAYERS: readonly (readonly string[])[] = [
     'src/errors.ts',
     'src/start-error.ts',
     'src/version.ts',
+    'src/sync-directory.ts',
+    'src/system-code.ts',
     'src/credentials',
     'src/proxy',
     'src/guards',

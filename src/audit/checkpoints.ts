@@ -2,6 +2,7 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
+import { systemCode } from '../system-code.ts';
 import { formatNote, type Note, parseNotes, type Signer } from './checkpoint.ts';
 import type { Head, RecordBody } from './record.ts';
 
@@ -70,7 +71,7 @@ export function createCheckpoints(options: CheckpointsOptions): Checkpoints {
       .then(
         () => true,
         (error) => {
-          options.onFault(file, (error as { code?: string }).code ?? (error as Error).name);
+          options.onFault(file, systemCode(error));
           return false;
         },
       );

@@ -11,6 +11,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { systemCode } from '../system-code.ts';
 import { createSigner, parseVerifierKey, type Signer } from './checkpoint.ts';
 
 const HMAC_KEY_FILE = 'hmac.key';
@@ -103,8 +104,6 @@ function read(path: string): Buffer {
   try {
     return readFileSync(path);
   } catch (error) {
-    throw new AuditKeyError(
-      `${path}: cannot be read (${(error as { code?: string }).code ?? (error as Error).name})`,
-    );
+    throw new AuditKeyError(`${path}: cannot be read (${systemCode(error)})`);
   }
 }

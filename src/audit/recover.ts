@@ -16,10 +16,11 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { StartError } from '../start-error.ts';
+import { syncDirectory } from '../sync-directory.ts';
+import { systemCode } from '../system-code.ts';
 import type { Note, Verifier } from './checkpoint.ts';
 import { checkpointFile, readLastNotes } from './checkpoints.ts';
 import { GENESIS, type Head, type ReadRecord, readRecord } from './record.ts';
-import { syncDirectory, toFault } from './segment-file.ts';
 import { listSegments, readLines, type Segment } from './segments.ts';
 
 /** As much of the end of the last segment as is verified at a start: more than a thousand records. */
@@ -219,7 +220,7 @@ function readNotes(file: string): Note[] {
   try {
     return readLastNotes(file);
   } catch (error) {
-    throw new StartError('audit', `the checkpoints in ${file} cannot be read (${toFault(error).code})`);
+    throw new StartError('audit', `the checkpoints in ${file} cannot be read (${systemCode(error)})`);
   }
 }
 

@@ -13,6 +13,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { systemCode } from '../system-code.ts';
 import { segmentName } from './segments.ts';
 
 const MODE = 0o600;
@@ -127,15 +128,6 @@ function openFile(path: string, fd: number, first: number, initialSize: number) 
   };
 }
 
-export function syncDirectory(path: string): void {
-  const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
-}
-
 function asFault<T>(attempt: () => T): T {
   try {
     return attempt();
@@ -146,5 +138,5 @@ function asFault<T>(attempt: () => T): T {
 
 export function toFault(error: unknown): AuditFault {
   if (error instanceof AuditFault) return error;
-  return new AuditFault((error as { code?: string }).code ?? (error as Error).name);
+  return new AuditFault(systemCode(error));
 }

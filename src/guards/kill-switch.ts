@@ -6,6 +6,7 @@
  * saved does not take place.
  */
 import { ProxyError } from '../errors.ts';
+import { systemCode } from '../system-code.ts';
 
 export type HaltScope =
   | { readonly kind: 'all' }
@@ -170,7 +171,7 @@ export function createKillSwitch(options: KillSwitchOptions): KillSwitch {
     } catch (error) {
       // It may have gone half-way: what counts is what the file says now.
       read();
-      return { code: codeOf(error) };
+      return { code: systemCode(error) };
     }
   }
 
@@ -218,8 +219,4 @@ export function createKillSwitch(options: KillSwitchOptions): KillSwitch {
 
   read();
   return { check, halts: () => inForce, halt, resume, poll };
-}
-
-function codeOf(error: unknown): string {
-  return (error as { code?: string }).code ?? (error as Error).name;
 }

@@ -34,6 +34,8 @@ import {
   parseScope,
   tidyReason,
 } from '../guards/kill-switch.ts';
+import { syncDirectory } from '../sync-directory.ts';
+import { systemCode } from '../system-code.ts';
 import { removeFile, takeLock } from './lock-file.ts';
 
 /** Longest file that is read, bytes: more than a thousand halts with the longest reasons. */
@@ -190,7 +192,7 @@ function openUnlessGone(path: string, flags: number): number | undefined {
 }
 
 function unreadable(error: unknown): Halt {
-  const code = (error as { code?: string }).code ?? (error as Error).name;
+  const code = systemCode(error);
   const reason =
     code === 'ELOOP' ? 'the halt file is a symbolic link' : `the halt file cannot be read (${code})`;
   return wholeProxy(reason, momentOf(Date.now()));
@@ -241,14 +243,5 @@ function writeAll(fd: number, halts: readonly Halt[]): void {
     const isAllOnly = halts.length === 1 && halts[0]?.scope.kind === 'all';
     if (!isAllOnly) throw error;
     ftruncateSync(fd, 0);
-  }
-}
-
-function syncDirectory(path: string): void {
-  const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
   }
 }

@@ -1,4 +1,5 @@
 /** The requests that are being forwarded, so that a halt can cut those that it is about. */
+import { createBag } from '../bag.ts';
 import type { ProxyError } from '../errors.ts';
 
 export interface Forwarding {
@@ -16,14 +17,15 @@ export interface InFlight {
 }
 
 export function createInFlight(): InFlight {
-  const all = new Set<Forwarding>();
+  const all = createBag<Forwarding & { slot: number }>();
   return {
-    add(forwarding) {
-      all.add(forwarding);
-      return () => void all.delete(forwarding);
+    add({ listener, provider, abort }) {
+      const item = { listener, provider, abort, slot: -1 };
+      all.add(item);
+      return () => all.remove(item);
     },
     cut(concerns, error) {
-      const found = [...all].filter(concerns);
+      const found = all.items.filter(concerns);
       for (const forwarding of found) forwarding.abort(error);
       return found.length;
     },

@@ -5,6 +5,7 @@
  * Time spent waiting for the client counts against the client (408, minimum rate), time spent waiting for
  * the upstream against the upstream (504): a slow upstream must not look like a slow upload.
  */
+import { createBag } from '../bag.ts';
 import { ProxyError } from '../errors.ts';
 
 /** How often limits are looked at, ms. */
@@ -57,6 +58,7 @@ export interface Watchdog {
 }
 
 interface Watched {
+  slot: number;
   readonly limits: WatchLimits;
   readonly startedAt: number;
   readonly onExpire: (error: ProxyError) => void;
@@ -72,18 +74,22 @@ interface Watched {
 
 /** @param now monotonic clock, ms */
 export function createWatchdog(now: () => number): Watchdog {
-  const watched = new Set<Watched>();
+  const watched = createBag<Watched>();
   let timer: ReturnType<typeof setInterval> | undefined;
 
   function tick(): void {
     const at = now();
-    for (const entry of watched) {
+    const { items } = watched;
+    // From the end, because the last one takes the place of one that is removed; ending one may end others.
+    for (let i = items.length - 1; i >= 0; i--) {
+      const entry = items[i];
+      if (entry === undefined) continue;
       const error = findExpired(entry, at);
       if (error === undefined) continue;
-      watched.delete(entry);
+      watched.remove(entry);
       entry.onExpire(error);
     }
-    if (watched.size === 0) stopTicking();
+    if (items.length === 0) stopTicking();
   }
 
   function stopTicking(): void {
@@ -94,6 +100,7 @@ export function createWatchdog(now: () => number): Watchdog {
   function watch(limits: WatchLimits, onExpire: (error: ProxyError) => void): Watch {
     const at = now();
     const entry: Watched = {
+      slot: -1,
       limits,
       startedAt: at,
       onExpire,
@@ -121,7 +128,7 @@ export function createWatchdog(now: () => number): Watchdog {
         entry.uploadedBytes += bytes;
       },
       stop() {
-        watched.delete(entry);
+        watched.remove(entry);
       },
     };
   }

@@ -177,19 +177,15 @@ async function readSmallAnswer(
   response: Response,
   declaredLength: number,
 ): Promise<Uint8Array<ArrayBuffer>> {
-  const whole = new Uint8Array(declaredLength);
-  const reader = (response.body as ReadableStream<Uint8Array<ArrayBuffer>>).getReader();
+  watch.download('upstream');
+  let whole: Uint8Array<ArrayBuffer>;
   try {
-    for (let at = 0; at < declaredLength; ) {
-      watch.download('upstream');
-      const { value } = await reader.read();
-      if (value === undefined) throw new ProxyError('upstream_invalid', 'body shorter than declared');
-      whole.set(value, at);
-      at += value.byteLength;
-    }
+    whole = await response.bytes();
   } catch (error) {
     throw translateUpstreamError(error, exchange.abort.signal);
   }
+  if (whole.byteLength !== declaredLength)
+    throw new ProxyError('upstream_invalid', 'body shorter than declared');
   if (automaton !== undefined && createScanner(automaton).push(whole).reflected)
     throw new ProxyError('credential_reflected', 'in the response body');
   return whole;

@@ -11,7 +11,7 @@ export interface AppOptions {
   readonly isStopping: () => boolean;
   /** True when answers should close their connection; see guards/idle-connections.ts. */
   readonly isClosing: () => boolean;
-  readonly exchange: Pick<ExchangeOptions, 'now' | 'wallNow' | 'record'> & { readonly nextId: () => string };
+  readonly exchange: ExchangeOptions;
 }
 
 interface Bindings {
@@ -20,7 +20,9 @@ interface Bindings {
 }
 
 /** The request handler of one listener. Never rejects. */
-export function createApp(options: AppOptions): (request: Request) => Promise<Response> {
+export function createApp(
+  options: AppOptions,
+): (request: Request, isRetired: () => boolean) => Promise<Response> {
   const { client, pipeline } = options;
   // Hono would find the path in the url by itself, decode it, and mis-route what has no usable url
   // (docs/runtime.md 5): it gets the one path that was parsed and judged.
@@ -41,9 +43,8 @@ export function createApp(options: AppOptions): (request: Request) => Promise<Re
   app.all('*', (c) => pipeline.proxy(c.env.exchange, c.env.admitted));
   app.onError((error, c) => pipeline.refuse(c.env.exchange, error));
 
-  return async function handle(request) {
-    const { nextId, ...rest } = options.exchange;
-    const exchange = createExchange({ ...rest, id: nextId(), request, listener: client.config.name });
+  return async function handle(request, isRetired) {
+    const exchange = createExchange(request, options.exchange);
     const onClientGone = () => {
       if (exchange.isTunnel) return;
       // In this order: the abort cuts the answer, which must not be recorded as the upstream's fault.
@@ -57,7 +58,8 @@ export function createApp(options: AppOptions): (request: Request) => Promise<Re
     try {
       const admitted = await pipeline.admit(exchange, client);
       const response = await app.fetch(request, { exchange, admitted });
-      if (options.isClosing() || options.isStopping()) response.headers.set('connection', 'close');
+      if (options.isClosing() || options.isStopping() || isRetired())
+        response.headers.set('connection', 'close');
       return response;
     } catch (error) {
       return pipeline.refuse(exchange, error);

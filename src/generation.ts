@@ -13,7 +13,8 @@ import type { Runtime } from './runtime/runtime.ts';
 import type { Prepared } from './startup.ts';
 import { VERSION } from './version.ts';
 
-export type Handler = (request: Request) => Promise<Response>;
+/** Answers a request, and closes its connection with that if the listener is retired by then. Never rejects. */
+export type Handler = (request: Request, isRetired: () => boolean) => Promise<Response>;
 
 export interface Generation {
   /** From 1. */
@@ -75,7 +76,7 @@ export function createGeneration(
       discovery: describeListener(config, listener, VERSION),
       isStopping,
       isClosing: context.isClosing,
-      exchange: { now, wallNow, record, nextId },
+      exchange: { listener: listener.name, nextId, now, wallNow, record },
     });
     return [describeAddress(listener.address), handle];
   });

@@ -49,13 +49,11 @@ export function createListenerSet({ runtime, otherPorts }: ListenerSetOptions): 
     maxMessageBytes: number,
   ): Promise<OwnMember> {
     let isRetired = false;
-    const answer = async (request: Request) => {
-      const response = await member.handle(request);
-      if (isRetired) response.headers.set('connection', 'close');
-      return response;
-    };
     const member: OwnMember = {
-      listener: await openListener(config, runtime, { handle: answer, maxMessageBytes }),
+      listener: await openListener(config, runtime, {
+        handle: (request) => member.handle(request, () => isRetired),
+        maxMessageBytes,
+      }),
       config,
       names: new Set([config.name]),
       handle,

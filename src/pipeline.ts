@@ -10,6 +10,7 @@ import { inject } from './credentials/inject.ts';
 import type { Secret } from './credentials/secret.ts';
 import { SecretError } from './credentials/secret-value.ts';
 import { errorResponse, ProxyError, toProxyError } from './errors.ts';
+import type { CircuitLimit } from './guards/circuit-breaker.ts';
 import type { Guards } from './guards/guards.ts';
 import { bucketsOf } from './guards/keys.ts';
 import type { Charge, RateLimit } from './guards/rate-limit.ts';
@@ -18,7 +19,7 @@ import type { Provider } from './provider.ts';
 import { unlessAborted } from './proxy/abort.ts';
 import { checkHostName, checkOrigin, checkToken } from './proxy/client-check.ts';
 import type { Exchange } from './proxy/exchange.ts';
-import { forward, upstreamUrl } from './proxy/forward.ts';
+import { forward } from './proxy/forward.ts';
 import { checkFraming, type Framing } from './proxy/framing.ts';
 import { upstreamHeaders } from './proxy/headers.ts';
 import { checkDeclaredLength, checkProfile, matchRule } from './proxy/match.ts';
@@ -91,9 +92,10 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     checkProfile(client.config.networkProfile, provider.config.hostname);
     const { method } = exchange;
     const match = matchRule(provider.config.rules, provider.credentialParameters, {
-      ...target,
       method,
       path,
+      query: target.query,
+      hasEncodedSlash: target.hasEncodedSlash,
       asksForWebSocket: asksForWebSocket(method, exchange.request.headers),
     });
     exchange.rule = match.rule.name;
@@ -109,19 +111,23 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     const upstreamRequest = { headers, query: match.query };
     for (const { placement, secret } of credentials.injections) inject(upstreamRequest, placement, secret);
 
-    const url = upstreamUrl(provider.config.origin, provider.config.basePath + path + upstreamRequest.query);
+    const url = provider.urlOf(path + upstreamRequest.query);
 
     await auditIntent(exchange, match.queryNames);
     const passage = { exchange, provider, rule: match.rule, credentials, watch };
     const streams = body instanceof ReadableStream;
-    const response = await onTrial(exchange, provider, streams, () => {
+    const send = () => {
       exchange.forwarded = true;
       charge.spend();
       if (protocols !== undefined) return answers.openTunnel(passage, url, headers, protocols);
       watch.upload(streams ? 'client' : 'sent');
       const { signal } = exchange.abort;
       return forward({ method, url, headers, body, signal, upstream: provider.upstream });
-    });
+    };
+    const { circuit } = provider.config;
+    const response = await (circuit === undefined
+      ? send()
+      : onTrial(exchange, provider.config.name, circuit, streams, send));
     if (protocols !== undefined) return response;
     exchange.markHead();
     return answers.passResponse(passage, response);
@@ -150,23 +156,23 @@ export function createPipeline(options: PipelineOptions): Pipeline {
   }
 
   /** Before anything goes upstream, the log says that it will. */
-  async function auditIntent(exchange: Exchange, queryNames: readonly string[]): Promise<void> {
+  function auditIntent(exchange: Exchange, queryNames: readonly string[]): Promise<void> | undefined {
     const { id, listener, provider, method, path, rule } = exchange;
     const intent = { request_id: id, listener, provider, method, path, rule, queryNames };
     const committed = options.audit(intent);
     // From here on it is in the log, or the log has failed.
     exchange.isIntended = true;
-    if (committed !== undefined) await unlessAborted(committed, exchange.abort.signal);
+    return committed instanceof Promise ? unlessAborted(committed, exchange.abort.signal) : undefined;
   }
 
   /** Sends, and tells the circuit breaker what the response head, or its absence, says about the upstream. */
   async function onTrial(
     exchange: Exchange,
-    { config: { name, circuit } }: Provider,
+    name: string,
+    circuit: CircuitLimit,
     streams: boolean,
     send: () => Promise<Response>,
   ): Promise<Response> {
-    if (circuit === undefined) return send();
     const trial = guards.circuitBreaker.enter(exchange.listener, name, circuit, streams);
     const { signal } = exchange.abort;
     // Without a reason of ours, it was the client that left: at once, for its probe's slot must come free whatever
@@ -238,19 +244,23 @@ function printable(text: string): string {
 }
 
 /** What `read` yields; a secret that cannot be read at the moment fails closed. */
-async function available<T>(read: () => T | Promise<T>, signal: AbortSignal): Promise<T> {
+function available<T>(read: () => T | Promise<T>, signal: AbortSignal): T | Promise<T> {
   try {
     const value = read();
     // A command may take its time; the exchange's limits hold meanwhile.
-    return value instanceof Promise ? await unlessAborted(value, signal) : value;
+    return value instanceof Promise ? unlessAborted(value, signal).catch(refuseUnread) : value;
   } catch (error) {
-    if (error instanceof SecretError) throw new ProxyError('credential_unavailable', error.message);
-    throw error;
+    return refuseUnread(error);
   }
 }
 
+function refuseUnread(error: unknown): never {
+  if (error instanceof SecretError) throw new ProxyError('credential_unavailable', error.message);
+  throw error;
+}
+
 /** The body as it goes up: nothing, bytes when small, else a counted stream. Sets Content-Length where it is known. */
-async function readBody(exchange: Exchange, framing: Framing, limit: number, watch: Watch, headers: Headers) {
+function readBody(exchange: Exchange, framing: Framing, limit: number, watch: Watch, headers: Headers) {
   const { body, method, abort } = exchange;
   if (!framing.hasBody) return undefined;
   if (isSmallBody(method, framing.declaredLength)) {

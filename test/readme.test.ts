@@ -41,9 +41,8 @@ test('the error table is the error table of the source', () => {
 
 test('the record table names every field of a record, and no other', () => {
   let record: AccessRecord | undefined;
-  const exchange = createExchange({
-    id: 'x',
-    request: new Request('http://x/'),
+  const exchange = createExchange(new Request('http://x/'), {
+    nextId: () => 'x',
     listener: 'l',
     now: () => 0,
     wallNow: () => 0,

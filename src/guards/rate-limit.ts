@@ -58,6 +58,9 @@ interface State {
 /** Sums of thirds are a hair below one; nobody shall wait for that. */
 const HAIR = 1e-9;
 
+/** Of a request that no bucket is for. */
+const FREE: Charge = { spend() {}, giveBack() {} };
+
 /** @param now monotonic clock, ms */
 export function createRateLimiter(now: () => number): RateLimiter {
   const states = new Map<string, State>();
@@ -102,6 +105,7 @@ export function createRateLimiter(now: () => number): RateLimiter {
   }
 
   function take(buckets: readonly Bucket[]): Charge {
+    if (buckets.length === 0) return FREE;
     const held = buckets.map((bucket) => ({ state: refill(bucket), limit: bucket.limit }));
     let waitMs = 0;
     for (const { state, limit } of held) {

@@ -72,10 +72,10 @@ export type Outcome =
   | { readonly kind: 'failed'; readonly error: ProxyError }
   | { readonly kind: 'client_closed' };
 
+/** What all exchanges of a listener have in common. */
 export interface ExchangeOptions {
-  readonly id: string;
-  readonly request: Request;
   readonly listener: string;
+  readonly nextId: () => string;
   /** Monotonic clock, ms. */
   readonly now: () => number;
   /** Wall clock, ms since the epoch. */
@@ -83,7 +83,7 @@ export interface ExchangeOptions {
   readonly record: (record: AccessRecord, isIntended: boolean) => void;
 }
 
-export function createExchange(options: ExchangeOptions): Exchange {
+export function createExchange(request: Request, options: ExchangeOptions): Exchange {
   const startedAt = options.now();
   const arrivedAt = options.wallNow();
   const cleanups: (() => void)[] = [];
@@ -91,11 +91,11 @@ export function createExchange(options: ExchangeOptions): Exchange {
   let ended = false;
 
   const exchange: Exchange = {
-    id: options.id,
-    request: options.request,
+    id: options.nextId(),
+    request,
     listener: options.listener,
-    method: options.request.method,
-    body: createRequestBody(options.request),
+    method: request.method,
+    body: createRequestBody(request),
     abort: new AbortController(),
     isIntended: false,
     forwarded: false,

@@ -91,24 +91,26 @@ export function clientHeaders(
 ): { headers: Headers; dropped: number } {
   const nominatedNames = nominated(upstream);
   const chunked = upstream.has('transfer-encoding');
-  const headers = new Headers();
-  // One scan of all of them first: a hit is rare, a scan per header is not free.
-  let all = '';
-  for (const [name, value] of upstream) all += `${name}\n${value}\n`;
-  const suspicious = carriesSecret(all);
-  let dropped = 0;
-  for (const [name, value] of upstream) {
+  const passing: (readonly [name: string, value: string])[] = [];
+  let text = '';
+  for (const field of upstream) {
+    const [name, value] = field;
     const folded = foldName(name);
     if (RESPONSE_REMOVED_SET.has(folded) || folded.startsWith('x-isoproxy-') || nominatedNames?.has(folded))
       continue;
     if (folded === 'set-cookie' && !policy.allowSetCookie) continue;
     // RFC 9112 6.3: with both framings, Transfer-Encoding wins and Content-Length must go.
     if (folded === 'content-length' && chunked) continue;
-    if (suspicious && (carriesSecret(value) || carriesSecret(name))) {
-      dropped++;
-      continue;
-    }
-    headers.append(name, value);
+    passing.push(field);
+    text += `${name}\n${value}\n`;
+  }
+  // One scan of all of them first: a hit is rare, a scan per header is not free.
+  const isSuspicious = carriesSecret(text);
+  const headers = new Headers();
+  let dropped = 0;
+  for (const [name, value] of passing) {
+    if (isSuspicious && (carriesSecret(value) || carriesSecret(name))) dropped++;
+    else headers.append(name, value);
   }
   return { headers, dropped };
 }

@@ -25,6 +25,7 @@ export interface ReflectionScanner {
 }
 
 const EMPTY = new Uint8Array(0);
+const utf8 = new TextEncoder();
 const PERCENT = 0x25;
 const BACKSLASH = 0x5c;
 
@@ -163,5 +164,5 @@ function join(a: Uint8Array, b: Uint8Array): Uint8Array {
 /** Does `text` (header names and values) carry a secret? */
 export function carriesSecret(automaton: ReflectionAutomaton, text: string): boolean {
   if (text.length < HOLD_BACK_BYTES) return false;
-  return createScanner(automaton).push(new TextEncoder().encode(text)).reflected;
+  return createScanner(automaton).push(utf8.encode(text)).reflected;
 }

@@ -50,7 +50,7 @@ export function createRequestBody(request: Request): RequestBody {
   }
 
   async function readWhole(signal: AbortSignal): Promise<Bytes> {
-    const body = new Uint8Array(await unlessAborted(request.arrayBuffer(), signal));
+    const body = await unlessAborted(request.bytes(), signal);
     count = body.byteLength;
     return body;
   }

@@ -99,7 +99,8 @@ export function decide(set: RuleSet, subject: RuleSubject): RuleDecision {
     return undefined;
   };
   let rule = consider(set.exact.get(subject.path));
-  for (const prefix of prefixesOf(subject.path, set.wildDepth)) rule ??= consider(set.wild.get(prefix));
+  if (rule === undefined)
+    for (const prefix of prefixesOf(subject.path, set.wildDepth)) rule ??= consider(set.wild.get(prefix));
   if (rule) return { result: 'allow', rule };
   return { result: 'deny', reason, nearest };
 }

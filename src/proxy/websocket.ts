@@ -50,7 +50,7 @@ export interface EndEvents {
 
 /** A WebSocket asked of an upstream. */
 export interface WebSocketRequest {
-  /** Made by upstreamUrl. */
+  /** Made by createUpstreamUrls. */
   readonly url: string;
   readonly headers: Headers;
   readonly protocols: readonly string[];

@@ -2,6 +2,7 @@
 import type { Credentials } from './credentials/vault.ts';
 import { ProxyError, toProxyError } from './errors.ts';
 import type { Provider } from './provider.ts';
+import type { Abort } from './proxy/abort.ts';
 import type { Exchange } from './proxy/exchange.ts';
 import { checkResponseHead, translateUpstreamError } from './proxy/forward.ts';
 import { clientHeaders } from './proxy/headers.ts';
@@ -56,7 +57,7 @@ const SMALL_ANSWER_BYTES = 64 * 1024;
 const ORDINARY_CLOSE = [1000, 1001, 1005];
 
 export function createAnswers(options: AnswersOptions): Answers {
-  const tunnels = new Set<AbortController>();
+  const tunnels = new Set<Abort>();
 
   async function passResponse(passage: Passage, response: Response): Promise<Response> {
     const { exchange, provider, rule, credentials, watch } = passage;
@@ -81,7 +82,7 @@ export function createAnswers(options: AnswersOptions): Answers {
       limit: maxResponseBody,
       scanner: automaton === undefined ? undefined : createScanner(automaton),
       watch,
-      signal: exchange.abort.signal,
+      abort: exchange.abort,
       onBytes: (bytes) => {
         exchange.bytesOut += bytes;
       },
@@ -90,7 +91,7 @@ export function createAnswers(options: AnswersOptions): Answers {
         else exchange.end({ kind: 'failed', error });
       },
       onCancel: () => exchange.end({ kind: 'client_closed' }),
-      translate: (error) => translateUpstreamError(error, exchange.abort.signal),
+      translate: (error) => translateUpstreamError(error, exchange.abort),
     });
     exchange.sentStatus = status;
     return new Response(body === undefined ? null : options.bodyStream(body), { status, headers });
@@ -103,7 +104,7 @@ export function createAnswers(options: AnswersOptions): Answers {
     protocols: readonly string[],
   ): Promise<Response> {
     const { exchange, provider, credentials, watch } = passage;
-    const { signal } = exchange.abort;
+    const { abort } = exchange;
     const { maxRequestBody, maxResponseBody } = provider.config.limits;
     const tunnel = createTunnel({
       maxClientBytes: maxRequestBody,
@@ -125,7 +126,7 @@ export function createAnswers(options: AnswersOptions): Answers {
     // The header policy may have taken them out.
     const offered = headers.has('sec-websocket-protocol') ? protocols : [];
     removeHandshakeHeaders(headers);
-    const request = { url, headers, protocols: offered, maxMessageBytes: maxResponseBody, signal };
+    const request = { url, headers, protocols: offered, maxMessageBytes: maxResponseBody, abort };
     const answer = await provider.openWebSocket(request, tunnel.fromUpstream);
     exchange.markHead();
     if (answer.kind === 'refused') return passResponse(passage, answer.response);
@@ -135,9 +136,9 @@ export function createAnswers(options: AnswersOptions): Answers {
       throw new ProxyError('bad_request', 'the connection cannot be upgraded');
     }
     exchange.sentStatus = 101;
-    tunnels.add(exchange.abort);
-    exchange.onEnd(() => tunnels.delete(exchange.abort));
-    signal.addEventListener('abort', () => tunnel.cut(toProxyError(signal.reason)), { once: true });
+    tunnels.add(abort);
+    exchange.onEnd(() => tunnels.delete(abort));
+    abort.onAbort(() => tunnel.cut(toProxyError(abort.reason())));
     tunnel.start(client, answer.end);
     // The runtime has sent its own.
     return new Response(null, { status: 101 });
@@ -145,7 +146,7 @@ export function createAnswers(options: AnswersOptions): Answers {
 
   function accept(passage: Passage, upstream: Headers, events: EndEvents): TunnelEnd | undefined {
     const { exchange } = passage;
-    if (exchange.abort.signal.aborted) return undefined;
+    if (exchange.abort.isAborted()) return undefined;
     const headers = passHeaders(passage, upstream);
     removeAnswerHeaders(headers);
     exchange.isTunnel = true;
@@ -182,7 +183,7 @@ async function readSmallAnswer(
   try {
     whole = await response.bytes();
   } catch (error) {
-    throw translateUpstreamError(error, exchange.abort.signal);
+    throw translateUpstreamError(error, exchange.abort);
   }
   if (whole.byteLength !== declaredLength)
     throw new ProxyError('upstream_invalid', 'body shorter than declared');

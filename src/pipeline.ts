@@ -16,7 +16,7 @@ import { bucketsOf } from './guards/keys.ts';
 import type { Charge, RateLimit } from './guards/rate-limit.ts';
 import { verdictOf } from './guards/upstream-verdict.ts';
 import type { Provider } from './provider.ts';
-import { unlessAborted } from './proxy/abort.ts';
+import { type Abort, unlessAborted } from './proxy/abort.ts';
 import { checkHostName, checkOrigin, checkToken } from './proxy/client-check.ts';
 import type { Exchange } from './proxy/exchange.ts';
 import { forward } from './proxy/forward.ts';
@@ -81,7 +81,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     checkOrigin(request.headers, client.config.allowOrigins);
     if (client.config.address.kind === 'tcp') checkHostName(request.headers, client.config.address.hosts);
     if (client.token !== undefined)
-      checkToken(request.headers, await available(client.token, exchange.abort.signal));
+      checkToken(request.headers, await available(client.token, exchange.abort));
     return { client, target, framing };
   }
 
@@ -105,7 +105,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     const charge = passGuards(exchange, client.config, provider);
     const watch = watchdog.watch(limits, (error) => exchange.abort.abort(error));
     exchange.onEnd(watch.stop);
-    const credentials = await available(provider.vault.current, exchange.abort.signal);
+    const credentials = await available(provider.vault.current, exchange.abort);
     const headers = upstreamHeaders(exchange.request.headers, provider.policy);
     const body = await readBody(exchange, framing, limits.maxRequestBody, watch, headers);
     const upstreamRequest = { headers, query: match.query };
@@ -121,8 +121,8 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       charge.spend();
       if (protocols !== undefined) return answers.openTunnel(passage, url, headers, protocols);
       watch.upload(streams ? 'client' : 'sent');
-      const { signal } = exchange.abort;
-      return forward({ method, url, headers, body, signal, upstream: provider.upstream });
+      const { abort } = exchange;
+      return forward({ method, url, headers, body, abort, upstream: provider.upstream });
     };
     const { circuit } = provider.config;
     const response = await (circuit === undefined
@@ -130,7 +130,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       : onTrial(exchange, provider.config.name, circuit, streams, send));
     if (protocols !== undefined) return response;
     exchange.markHead();
-    return answers.passResponse(passage, response);
+    return await answers.passResponse(passage, response);
   }
 
   /** The guards, in the order of refusals; tokens that a later refusal makes useless go back into their buckets. */
@@ -162,7 +162,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     const committed = options.audit(intent);
     // From here on it is in the log, or the log has failed.
     exchange.isIntended = true;
-    return committed instanceof Promise ? unlessAborted(committed, exchange.abort.signal) : undefined;
+    return committed instanceof Promise ? unlessAborted(committed, exchange.abort) : undefined;
   }
 
   /** Sends, and tells the circuit breaker what the response head, or its absence, says about the upstream. */
@@ -174,14 +174,12 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     send: () => Promise<Response>,
   ): Promise<Response> {
     const trial = guards.circuitBreaker.enter(exchange.listener, name, circuit, streams);
-    const { signal } = exchange.abort;
+    const { abort } = exchange;
     // Without a reason of ours, it was the client that left: at once, for its probe's slot must come free whatever
     // becomes of sending.
-    const onAbort = () => {
-      if (!(signal.reason instanceof ProxyError)) trial.settle('cancelled');
-    };
-    signal.addEventListener('abort', onAbort, { once: true });
-    if (signal.aborted) onAbort();
+    const leave = abort.onAbort(() => {
+      if (!(abort.reason() instanceof ProxyError)) trial.settle('cancelled');
+    });
     try {
       const response = await send();
       trial.settle(response.status >= 500 ? 'failure' : 'success');
@@ -190,7 +188,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       trial.settle(verdictOf(error, options.isExhausted));
       throw error;
     } finally {
-      signal.removeEventListener('abort', onAbort);
+      leave();
     }
   }
 
@@ -244,11 +242,11 @@ function printable(text: string): string {
 }
 
 /** What `read` yields; a secret that cannot be read at the moment fails closed. */
-function available<T>(read: () => T | Promise<T>, signal: AbortSignal): T | Promise<T> {
+function available<T>(read: () => T | Promise<T>, abort: Abort): T | Promise<T> {
   try {
     const value = read();
     // A command may take its time; the exchange's limits hold meanwhile.
-    return value instanceof Promise ? unlessAborted(value, signal).catch(refuseUnread) : value;
+    return value instanceof Promise ? unlessAborted(value, abort).catch(refuseUnread) : value;
   } catch (error) {
     return refuseUnread(error);
   }
@@ -265,7 +263,7 @@ function readBody(exchange: Exchange, framing: Framing, limit: number, watch: Wa
   if (!framing.hasBody) return undefined;
   if (isSmallBody(method, framing.declaredLength)) {
     watch.upload('small_body');
-    return body.readWhole(abort.signal);
+    return body.readWhole(abort);
   }
   if (framing.declaredLength !== undefined) headers.set('content-length', String(framing.declaredLength));
   return body.stream(limit, watch, (error) => abort.abort(error));

@@ -1,5 +1,6 @@
 /** One request and its answer: what the stages learn about it, and how it ends. Ends exactly once. */
 import { CLIENT_CLOSED_STATUS, type ProxyError } from '../errors.ts';
+import { type Abort, createAbort } from './abort.ts';
 import { createRequestBody, type RequestBody } from './request-body.ts';
 
 /** The access record of one request; README.md documents each field. */
@@ -42,7 +43,7 @@ export interface Exchange {
   readonly method: string;
   readonly body: RequestBody;
   /** Given up with a ProxyError (limits, halt) or `undefined` (the client left). */
-  readonly abort: AbortController;
+  readonly abort: Abort;
   /** True once the audit log holds that it is about to be forwarded. */
   isIntended: boolean;
   /** True once the request may be sent; until then every end is a denial. */
@@ -96,7 +97,7 @@ export function createExchange(request: Request, options: ExchangeOptions): Exch
     listener: options.listener,
     method: request.method,
     body: createRequestBody(request),
-    abort: new AbortController(),
+    abort: createAbort(),
     isIntended: false,
     forwarded: false,
     path: '',

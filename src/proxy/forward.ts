@@ -3,6 +3,7 @@
  * carry x-api-key along); decompression, environment proxies and timeouts in runtime/.
  */
 import { ProxyError } from '../errors.ts';
+import type { Abort } from './abort.ts';
 import type { RuleOptions } from './rules.ts';
 
 /** fetch, bound to the TLS settings and the route of one upstream; see runtime/. */
@@ -14,7 +15,7 @@ export interface UpstreamRequest {
   readonly url: string;
   readonly headers: Headers;
   readonly body: Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array<ArrayBuffer>> | undefined;
-  readonly signal: AbortSignal;
+  readonly abort: Abort;
   readonly upstream: Upstream;
 }
 
@@ -43,14 +44,14 @@ export function createUpstreamUrls(origin: string): (target: string) => string {
 
 /**
  * Sends a request and resolves at the response head.
- * @throws ProxyError upstream_* for a failure; the signal's reason if the exchange was given up.
+ * @throws ProxyError upstream_* for a failure; the reason with which the exchange was given up.
  */
 export async function forward(request: UpstreamRequest): Promise<Response> {
   const init = {
     method: request.method,
     headers: request.headers,
     body: request.body ?? null,
-    signal: request.signal,
+    signal: request.abort.signal(),
     redirect: 'manual',
     keepalive: !NEVER_REPEATED.has(request.method),
     duplex: 'half',
@@ -58,7 +59,7 @@ export async function forward(request: UpstreamRequest): Promise<Response> {
   try {
     return await request.upstream(request.url, init);
   } catch (error) {
-    throw translateUpstreamError(error, request.signal);
+    throw translateUpstreamError(error, request.abort);
   }
 }
 
@@ -68,9 +69,10 @@ const TLS_CODES = /CERT|TLS|SSL|SELF_SIGNED|SIGNATURE|ISSUER|EPROTO/;
 const ANSWER_CODES = /^(?:Malformed|Invalid|Unsupported|Unexpected|TooMany|Unrequested)|Header|Upgrade/i;
 
 /** An error of fetch or of a response body as ours. Only the runtime's error code is kept, never its text. */
-export function translateUpstreamError(error: unknown, signal: AbortSignal): ProxyError {
+export function translateUpstreamError(error: unknown, abort: Abort): ProxyError {
   if (error instanceof ProxyError) return error;
-  if (signal.aborted && signal.reason instanceof ProxyError) return signal.reason;
+  const reason = abort.reason();
+  if (reason instanceof ProxyError) return reason;
   const { code } = error as { code?: unknown };
   const kind = typeof code === 'string' && /^[A-Za-z0-9_]{1,64}$/.test(code) ? code : 'no code';
   if (TLS_CODES.test(kind)) return new ProxyError('upstream_tls', kind);

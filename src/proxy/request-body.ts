@@ -1,6 +1,6 @@
 /** The request body on its way up: read whole when small, else streamed with backpressure; always counted. */
 import { ProxyError } from '../errors.ts';
-import { unlessAborted } from './abort.ts';
+import { type Abort, unlessAborted } from './abort.ts';
 import type { Watch } from './watch.ts';
 
 /**
@@ -20,8 +20,8 @@ type Bytes = Uint8Array<ArrayBuffer>;
 export interface RequestBody {
   /** Body bytes read from the client so far. */
   readonly bytes: () => number;
-  /** The whole body; rejects with `signal`'s reason when the exchange is given up first. */
-  readonly readWhole: (signal: AbortSignal) => Promise<Bytes>;
+  /** The whole body; rejects with the reason when the exchange is given up first. */
+  readonly readWhole: (abort: Abort) => Promise<Bytes>;
   /**
    * The body as a stream for the upstream. One that grows over `limit` ends in an error, so that the
    * upstream sees an abort and never a complete message; `fail` is told.
@@ -49,8 +49,8 @@ export function createRequestBody(request: Request): RequestBody {
     return source === null || source.locked ? undefined : source.getReader();
   }
 
-  async function readWhole(signal: AbortSignal): Promise<Bytes> {
-    const body = await unlessAborted(request.bytes(), signal);
+  async function readWhole(abort: Abort): Promise<Bytes> {
+    const body = await unlessAborted(request.bytes(), abort);
     count = body.byteLength;
     return body;
   }

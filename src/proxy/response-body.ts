@@ -1,5 +1,6 @@
 /** The response body on its way down: as it arrives, counted, scanned for the credential, and cut visibly. */
 import { ProxyError } from '../errors.ts';
+import type { Abort } from './abort.ts';
 import type { ReflectionScanner } from './reflection.ts';
 import type { Watch } from './watch.ts';
 
@@ -17,8 +18,8 @@ export interface ResponseBodyOptions {
   readonly onEnd: (error: ProxyError | undefined) => void;
   /** The client stopped reading for good. */
   readonly onCancel: () => void;
-  /** Aborted when the exchange is given up; must also reach a client that has stopped reading. */
-  readonly signal: AbortSignal;
+  /** That of the exchange; must also reach a client that has stopped reading. */
+  readonly abort: Abort;
   /** An error of the upstream's body as a ProxyError. */
   readonly translate: (error: unknown) => ProxyError;
 }
@@ -29,8 +30,8 @@ export interface BodySource {
   readonly next: () => Promise<Bytes | undefined>;
   /** The client stopped reading for good. */
   readonly cancel: () => void;
-  /** When it aborts, the connection must be cut, also while the client does not read. */
-  readonly signal: AbortSignal;
+  /** When it is given up, the connection must be cut, also while the client does not read. */
+  readonly abort: Abort;
 }
 
 /**
@@ -55,20 +56,21 @@ export async function passBody(options: ResponseBodyOptions): Promise<BodySource
 }
 
 function createSource(options: ResponseBodyOptions): BodySource {
-  const { scanner, watch, limit, signal } = options;
+  const { scanner, watch, limit, abort } = options;
   const reader = options.source.getReader();
   let received = 0;
   let finished = false;
-  const onAbort = () => cut(options.translate(signal.reason));
-  signal.addEventListener('abort', onAbort);
+  let fault: ProxyError | undefined;
+  let leave: (() => void) | undefined;
+  leave = abort.onAbort(() => cut(options.translate(abort.reason())));
 
   function end(error: ProxyError | undefined): void {
-    // A listener that is left on it keeps all of this alive until a full collection.
-    signal.removeEventListener('abort', onAbort);
+    leave?.();
     options.onEnd(error);
   }
 
   function cut(error: ProxyError): ProxyError {
+    fault ??= error;
     end(error);
     reader.cancel(error).catch(ignore);
     return error;
@@ -95,6 +97,8 @@ function createSource(options: ResponseBodyOptions): BodySource {
   async function next(): Promise<Bytes | undefined> {
     while (!finished) {
       const piece = await read();
+      // A stream that was cancelled ends as if it were whole.
+      if (fault !== undefined) throw fault;
       finished = piece === undefined;
       // What was held back and turned out to be clean goes out before the end.
       const clean = piece === undefined ? ((scanner?.end() ?? EMPTY) as Bytes) : screen(piece);
@@ -112,7 +116,7 @@ function createSource(options: ResponseBodyOptions): BodySource {
     reader.cancel().catch(ignore);
   }
 
-  return { next, cancel, signal };
+  return { next, cancel, abort };
 }
 
 const EMPTY: Bytes = new Uint8Array(0);

@@ -8,6 +8,7 @@
  * what may wait for the upstream.
  */
 import { type ErrorCode, ProxyError } from '../errors.ts';
+import type { Abort } from './abort.ts';
 import type { Outcome } from './exchange.ts';
 import type { ReflectionScanner } from './reflection.ts';
 import type { Watch } from './watch.ts';
@@ -56,7 +57,7 @@ export interface WebSocketRequest {
   readonly protocols: readonly string[];
   /** Largest message that is taken, bytes. */
   readonly maxMessageBytes: number;
-  readonly signal: AbortSignal;
+  readonly abort: Abort;
 }
 
 export type WebSocketAnswer =

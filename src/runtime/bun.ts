@@ -154,10 +154,10 @@ function bodyStream(source: BodySource): ReadableStream<Uint8Array<ArrayBuffer>>
       if (open) sink.close(new Error('cut'));
       open = false;
     };
-    source.signal.addEventListener('abort', cut, { once: true });
+    const leave = source.abort.onAbort(cut);
     try {
       for (;;) {
-        const piece = source.signal.aborted ? cut() : await source.next();
+        const piece = source.abort.isAborted() ? cut() : await source.next();
         if (!open) return;
         if (piece === undefined) break;
         const written = sink.write(piece);
@@ -170,7 +170,7 @@ function bodyStream(source: BodySource): ReadableStream<Uint8Array<ArrayBuffer>>
     } catch {
       cut();
     } finally {
-      source.signal.removeEventListener('abort', cut);
+      leave();
     }
   }
   function cancel(): void {

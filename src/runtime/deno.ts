@@ -222,7 +222,7 @@ function bodyStream(source: BodySource): ReadableStream<Uint8Array<ArrayBuffer>>
   return new ReadableStream(
     {
       start(controller) {
-        source.signal.addEventListener('abort', () => controller.error(new Error('cut')), { once: true });
+        source.abort.onAbort(() => controller.error(new Error('cut')));
       },
       async pull(controller) {
         const piece = await source.next();

@@ -10,6 +10,7 @@ import { Readable } from 'node:stream';
 import { connect as connectTls } from 'node:tls';
 import type { ClientOptions, RawData, WebSocket } from 'real-ws';
 import { ProxyError } from '../errors.ts';
+import type { Abort } from '../proxy/abort.ts';
 import { translateUpstreamError } from '../proxy/forward.ts';
 import {
   type EndEvents,
@@ -40,7 +41,7 @@ export function openWebSocketBy(route: UpstreamRoute): OpenWebSocket {
     // Loaded when the first one is asked for: most configurations have none.
     const { WebSocket } = await import('real-ws');
     // The client may have left while it was loaded.
-    request.signal.throwIfAborted();
+    if (request.abort.isAborted()) throw request.abort.reason();
     const options: ClientOptions & { closeTimeout: number } = {
       ...tls,
       headers: Object.fromEntries(request.headers),
@@ -61,15 +62,15 @@ function handshake(
   request: WebSocketRequest,
   events: EndEvents,
 ): Promise<WebSocketAnswer> {
-  const { signal } = request;
+  const { abort } = request;
   const { promise, resolve, reject } = Promise.withResolvers<WebSocketAnswer>();
   let headers = new Headers();
   let isOpen = false;
   const giveUp = () => {
-    reject(signal.reason);
+    reject(abort.reason());
     socket.terminate();
   };
-  signal.addEventListener('abort', giveUp, { once: true });
+  const leave = abort.onAbort(giveUp);
 
   socket.on('upgrade', (answer) => {
     headers = headersOf(answer);
@@ -79,12 +80,12 @@ function handshake(
   });
   socket.on('open', () => {
     isOpen = true;
-    signal.removeEventListener('abort', giveUp);
+    leave();
     resolve({ kind: 'open', headers, end: createEnd(socket) });
   });
   socket.on('unexpected-response', (asked, answer) => {
-    signal.removeEventListener('abort', giveUp);
-    signal.addEventListener('abort', () => asked.destroy(), { once: true });
+    leave();
+    abort.onAbort(() => asked.destroy());
     // It must not be kept for another request, as the runtime would.
     const { socket: connection } = answer;
     answer.once('close', () => connection.destroy());
@@ -96,7 +97,7 @@ function handshake(
     }
   });
   socket.on('error', (error: Error & { code?: string }) => {
-    const fault = faultOf(error, signal, isOpen);
+    const fault = faultOf(error, abort, isOpen);
     if (isOpen) events.failed(fault);
     else reject(fault);
   });
@@ -125,15 +126,15 @@ function createEnd(socket: WebSocket): UpstreamEnd {
 }
 
 /** The package's own errors are about what the upstream said; all others are the connection's. */
-function faultOf(error: Error & { code?: string }, signal: AbortSignal, isOpen: boolean): ProxyError {
+function faultOf(error: Error & { code?: string }, abort: Abort, isOpen: boolean): ProxyError {
   const { code = '' } = error;
   if (code === 'WS_ERR_UNSUPPORTED_MESSAGE_LENGTH')
     return new ProxyError('response_too_large', 'message over max_response_body');
   if (code.startsWith('WS_ERR_')) return new ProxyError('upstream_invalid', code);
   if (code.startsWith('HPE_')) return new ProxyError('upstream_invalid', code);
-  if (code === '' && !isOpen && !signal.aborted)
+  if (code === '' && !isOpen && !abort.isAborted())
     return new ProxyError('upstream_invalid', 'no proper answer to the WebSocket handshake');
-  return translateUpstreamError(error, signal);
+  return translateUpstreamError(error, abort);
 }
 
 function headersOf(answer: IncomingMessage): Headers {

@@ -4,9 +4,11 @@
  * checked, and anything unexpected counts as an error.
  */
 import process from 'node:process';
+import { connect, head, type Line } from './hold/connection.ts';
+import { openStreams, until } from './hold/event-streams.ts';
 import { createReader } from './http-reader.ts';
 import { quantile } from './stats.ts';
-import { ANSWER, CHAT_PATH, wallNow } from './upstream.ts';
+import { ANSWER, CHAT_PATH } from './upstream.ts';
 
 export type Place = { readonly unix: string } | { readonly hostname: string; readonly port: number };
 
@@ -52,38 +54,11 @@ export interface TransferResult {
 }
 
 const WARM_UP_S = 0.4;
-const LONGEST_S = 120;
 
 /** A chat request of about `bytes` bytes. */
-function chatBody(bytes: number): string {
+export function chatBody(bytes: number): string {
   const make = (content: string) => JSON.stringify({ model: 'bench', messages: [{ role: 'user', content }] });
   return make('x'.repeat(Math.max(0, bytes - make('').length)));
-}
-
-function head(method: string, path: string, headers: readonly string[]): string {
-  return [`${method} ${path} HTTP/1.1`, 'host: localhost', ...headers, '', ''].join('\r\n');
-}
-
-interface Line {
-  readonly send: (bytes: Buffer) => void;
-  readonly end: () => void;
-}
-
-/** A connection; what the socket does not take at once goes out as it drains. */
-async function connect(place: Place, onData: (chunk: Buffer) => void, onClose: () => void): Promise<Line> {
-  let rest: Buffer | undefined;
-  const flush = (socket: Bun.Socket, bytes: Buffer) => {
-    const written = socket.write(bytes);
-    rest = written < bytes.length ? bytes.subarray(Math.max(0, written)) : undefined;
-  };
-  const handlers = {
-    data: (_socket: Bun.Socket, chunk: Buffer) => onData(chunk),
-    drain: (socket: Bun.Socket) => rest !== undefined && flush(socket, rest),
-    close: onClose,
-    error: onClose,
-  };
-  const socket = await Bun.connect({ ...place, socket: handlers } as Parameters<typeof Bun.connect>[0]);
-  return { send: (bytes) => flush(socket as Bun.Socket, bytes), end: () => socket.end() };
 }
 
 async function requests(job: Job): Promise<RequestsResult> {
@@ -144,73 +119,6 @@ async function requests(job: Job): Promise<RequestsResult> {
     p50_us: quantile(times, 0.5) * 1000,
     p99_us: quantile(times, 0.99) * 1000,
   };
-}
-
-interface Streams {
-  readonly lines: Line[];
-  readonly firsts: number[];
-  readonly delays: number[];
-  readonly errors: () => number;
-  readonly ended: () => number;
-}
-
-const EVENT = /data: (\d+) ([\d.]+)\n\n/g;
-
-/** Opens event streams, spread over an interval so that they do not beat in step; each starts with an event at once. */
-async function openStreams(job: Job): Promise<Streams> {
-  const { connections, every = 1000, count = 1 } = job;
-  const request = Buffer.from(head('GET', `/v1/events?every=${every}&count=${count}`, job.headers));
-  const lines: Line[] = [];
-  const firsts: number[] = [];
-  const delays: number[] = [];
-  let errors = 0;
-  let ended = 0;
-  const gap = Math.min(every, 3000) / connections;
-  const start = performance.now();
-  for (let n = 0; n < connections; n++) {
-    let next = 0;
-    let rest = '';
-    const body = (piece: Buffer) => {
-      const at = wallNow();
-      const text = rest + piece.toString('latin1');
-      let behind = 0;
-      for (const match of text.matchAll(EVENT)) {
-        (next === 0 ? firsts : delays).push(at - Number(match[2]));
-        if (Number(match[1]) !== next++) errors++;
-        behind = match.index + match[0].length;
-      }
-      rest = text.slice(behind);
-    };
-    const done = (status: number) => {
-      ended++;
-      if (status !== 200 || next !== count) errors++;
-    };
-    let isDone = false;
-    const reader = createReader({
-      body,
-      done(status) {
-        isDone = true;
-        done(status);
-      },
-    });
-    const line = await connect(job.place, reader, () => {
-      if (!isDone) done(0);
-    });
-    line.send(request);
-    lines.push(line);
-    const ahead = start + gap * (n + 1) - performance.now();
-    if (ahead > 2) await Bun.sleep(ahead);
-  }
-  return { lines, firsts, delays, errors: () => errors, ended: () => ended };
-}
-
-async function until(condition: () => boolean): Promise<boolean> {
-  const deadline = performance.now() + LONGEST_S * 1000;
-  while (!condition()) {
-    if (performance.now() > deadline) return false;
-    await Bun.sleep(5);
-  }
-  return true;
 }
 
 async function events(job: Job): Promise<EventsResult> {

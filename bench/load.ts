@@ -24,9 +24,11 @@ export interface Job {
   readonly bytes?: number;
   /** `requests`: the answer's bytes are another's than the upstream's. */
   readonly rewrites?: boolean;
-  /** `events`: interval, ms, and number for each stream. */
+  /** `events`: interval, ms, and number for each stream; by default the upstream ends it when it will. */
   readonly every?: number;
   readonly count?: number;
+  /** `events`: so many are opened before all of them have to have begun; by default none waits for another. */
+  readonly atOnce?: number;
 }
 
 export interface RequestsResult {

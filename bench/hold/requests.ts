@@ -13,10 +13,15 @@ import { PER_SECOND } from './pace.ts';
 export interface Answered {
   /** Wall clock and duration of each, ms. */
   readonly times: readonly (readonly [number, number])[];
-  readonly failed: number;
-  /** Connections that the proxy closed between two requests. */
+  /** Answers that are not as they should be. */
+  readonly wrong: number;
+  /** Requests that got none, because their connection was closed or refused. */
+  readonly cut: number;
+  /** Connections opened anew, because the proxy had closed the one before. */
   readonly reopened: number;
 }
+
+type Outcome = 'whole' | 'wrong' | 'cut';
 
 if (import.meta.main) {
   const job = JSON.parse(process.argv[2] ?? '{}') as Job;
@@ -25,32 +30,34 @@ if (import.meta.main) {
   const request = Buffer.from(head('POST', CHAT_PATH, [...job.headers, ...framing]) + body);
   const every = (job.connections * 1000) / PER_SECOND;
   const times: [number, number][] = [];
-  let failed = 0;
+  let wrong = 0;
+  let cut = 0;
   let reopened = 0;
   let running = true;
 
-  /** One connection after another, where the proxy closes them. */
   async function open() {
-    const state = { isOpen: true, answered: (_isWhole: boolean) => {} };
+    const state = { isOpen: true, tell: (_outcome: Outcome) => {} };
     const close = () => {
       state.isOpen = false;
-      state.answered(false);
+      state.tell('cut');
     };
     const reader = createReader({
       done(status, bytes, closes) {
         if (closes) state.isOpen = false;
-        state.answered(status === 200 && bytes === ANSWER.length);
+        state.tell(status === 200 && bytes === ANSWER.length ? 'whole' : 'wrong');
       },
     });
     const line = await connect(job.place, reader, close);
     const ask = () =>
-      new Promise<boolean>((resolve) => {
-        state.answered = resolve;
+      new Promise<Outcome>((resolve) => {
+        if (!state.isOpen) return resolve('cut');
+        state.tell = resolve;
         line.send(request);
       });
     return { ask, isOpen: () => state.isOpen, end: line.end };
   }
 
+  /** One connection after another, where the proxy closes them. Nothing is asked twice. */
   async function work(index: number): Promise<void> {
     let connection = await open();
     const start = performance.now() + (every * index) / job.connections;
@@ -60,13 +67,19 @@ if (import.meta.main) {
       if (wait > 0) await Bun.sleep(wait);
       // A timer of ours that is late is no delay of the proxy.
       const from = wait > 0 ? performance.now() : due;
-      if (!connection.isOpen()) {
-        reopened++;
-        connection = await open();
+      let outcome: Outcome = 'cut';
+      try {
+        if (!connection.isOpen()) {
+          reopened++;
+          connection = await open();
+        }
+        outcome = await connection.ask();
+      } catch {
+        // Refused: there is no connection to be cut, and no answer either.
       }
-      const isWhole = await connection.ask();
       times.push([wallNow(), Math.round((performance.now() - from) * 1000) / 1000]);
-      if (!isWhole) failed++;
+      if (outcome === 'wrong') wrong++;
+      else if (outcome === 'cut') cut++;
     }
     connection.end();
   }
@@ -76,11 +89,8 @@ if (import.meta.main) {
       running = false;
     })
     .resume();
-  const workers = Array.from({ length: job.connections }, (_, index) =>
-    work(index).catch(() => void failed++),
-  );
-  await Promise.all(workers);
-  const result: Answered = { times, failed, reopened };
+  await Promise.all(Array.from({ length: job.connections }, (_, index) => work(index)));
+  const result: Answered = { times, wrong, cut, reopened };
   await Bun.write(Bun.stdout, `${JSON.stringify(result)}\n`);
   process.exit(0);
 }

@@ -131,7 +131,8 @@ function canonical(place: RecordPlace, body: RecordBody, prev: string): string {
 function toAscii(value: unknown): string {
   const json = JSON.stringify(value);
   // What JSON leaves as it is: DEL, C1 controls, separators that end a line elsewhere, bidi overrides.
-  if (!/[\x7f-\uffff]/.test(json)) return json;
+  // Nearly always there is none. A pattern would take as long to find that as the digest of the record.
+  if (Buffer.byteLength(json) === json.length && !json.includes('\x7f')) return json;
   return json.replace(/[\x7f-\uffff]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }
 

@@ -10,15 +10,16 @@ import {
   ROUTING_NAMES,
 } from './header-names.ts';
 
-/** The compiled policy of one provider. */
+/** The compiled policy of one provider. Names are as `Headers` tells them: in lower case. */
 export interface HeaderPolicy {
-  /** Folded names that never go up. */
-  readonly removed: ReadonlySet<string>;
+  /** Does a client's field of this name never go up? */
+  readonly isRemoved: (name: string) => boolean;
+  /** Does an upstream's field of this name never come down? */
+  readonly isRemovedFromAnswer: (name: string) => boolean;
   /** Always set, after removal. */
   readonly set: ReadonlyMap<string, string>;
   /** Set when the client sent none. */
   readonly defaults: ReadonlyMap<string, string>;
-  readonly allowSetCookie: boolean;
 }
 
 export interface HeaderPolicyOptions {
@@ -35,11 +36,30 @@ export function compileHeaderPolicy(options: HeaderPolicyOptions): HeaderPolicy 
   const removed = new Set(
     [...always, ...options.injected, ...options.stripHeaders, ...options.headers.keys()].map(foldName),
   );
+  const fromAnswer = new Set(RESPONSE_REMOVED);
+  if (!options.allowSetCookie) fromAnswer.add('set-cookie');
   return {
-    removed,
+    isRemoved: remember(
+      (name) => removed.has(name) || REMOVED_PREFIXES.some((start) => name.startsWith(start)),
+    ),
+    isRemovedFromAnswer: remember((name) => fromAnswer.has(name) || name.startsWith('x-isoproxy-')),
     set: options.headers,
     defaults: options.defaultHeaders,
-    allowSetCookie: options.allowSetCookie,
+  };
+}
+
+/** Names whose verdict is remembered: those of any real client or API, and not all that an agent can think of. */
+const MAX_REMEMBERED = 256;
+
+/** `judge` of a folded name, asked once for each name that comes again and again. */
+function remember(judge: (folded: string) => boolean): (name: string) => boolean {
+  const verdicts = new Map<string, boolean>();
+  return (name) => {
+    const known = verdicts.get(name);
+    if (known !== undefined) return known;
+    const verdict = judge(foldName(name));
+    if (verdicts.size < MAX_REMEMBERED) verdicts.set(name, verdict);
+    return verdict;
   };
 }
 
@@ -52,10 +72,6 @@ function nominated(headers: Headers): ReadonlySet<string> | undefined {
   return new Set(connection.split(',').map((name) => foldName(name.trim())));
 }
 
-function hasRemovedPrefix(folded: string): boolean {
-  return REMOVED_PREFIXES.some((prefix) => folded.startsWith(prefix));
-}
-
 /**
  * The client's end-to-end headers, filtered, with the operator's own set. The credential is not in here
  * yet: it is injected last, so nothing that a client nominates or spells can remove or double it
@@ -66,8 +82,7 @@ export function upstreamHeaders(client: Headers, policy: HeaderPolicy): Headers 
   const nominatedNames = nominated(client);
   const headers = new Headers();
   for (const [name, value] of client) {
-    const folded = foldName(name);
-    if (policy.removed.has(folded) || hasRemovedPrefix(folded) || nominatedNames?.has(folded)) continue;
+    if (policy.isRemoved(name) || nominatedNames?.has(foldName(name))) continue;
     if (value.includes('\x7f')) throw new ProxyError('bad_request', 'control byte in a header value');
     headers.append(name, value);
   }
@@ -77,8 +92,6 @@ export function upstreamHeaders(client: Headers, policy: HeaderPolicy): Headers 
   headers.set('accept-encoding', 'identity');
   return headers;
 }
-
-const RESPONSE_REMOVED_SET: ReadonlySet<string> = new Set(RESPONSE_REMOVED);
 
 /**
  * The upstream's end-to-end headers for the client. `carriesSecret` tells whether text holds the
@@ -95,12 +108,9 @@ export function clientHeaders(
   let text = '';
   for (const field of upstream) {
     const [name, value] = field;
-    const folded = foldName(name);
-    if (RESPONSE_REMOVED_SET.has(folded) || folded.startsWith('x-isoproxy-') || nominatedNames?.has(folded))
-      continue;
-    if (folded === 'set-cookie' && !policy.allowSetCookie) continue;
+    if (policy.isRemovedFromAnswer(name) || nominatedNames?.has(foldName(name))) continue;
     // RFC 9112 6.3: with both framings, Transfer-Encoding wins and Content-Length must go.
-    if (folded === 'content-length' && chunked) continue;
+    if (chunked && foldName(name) === 'content-length') continue;
     passing.push(field);
     text += `${name}\n${value}\n`;
   }

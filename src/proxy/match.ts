@@ -43,7 +43,6 @@ export function matchRule(
   const decision = decide(rules, {
     method: input.method,
     path: input.path,
-    segments: input.path.slice(1).split('/'),
     queryNames: names,
     hasEncodedSlash: input.hasEncodedSlash,
     asksForWebSocket: input.asksForWebSocket,

@@ -68,8 +68,6 @@ export interface RuleSubject {
   readonly method: string;
   /** Canonical path below the provider, with its leading slash. */
   readonly path: string;
-  /** `path` split at "/", without the leading empty part. */
-  readonly segments: readonly string[];
   /** Percent-decoded names of the query parameters, in order. */
   readonly queryNames: readonly string[];
   /** True if the path holds `%2F`. */
@@ -85,9 +83,12 @@ export interface RuleSubject {
 export function decide(set: RuleSet, subject: RuleSubject): RuleDecision {
   let reason: DenyReason = 'no_path';
   let nearest: Rule | undefined;
-  const consider = (rules: readonly Rule[] | undefined): Rule | undefined => {
+  const consider = (
+    rules: readonly Rule[] | undefined,
+    segments: readonly string[] = [],
+  ): Rule | undefined => {
     for (const rule of rules ?? []) {
-      if (!matchesPattern(rule.pattern, subject.path, subject.segments)) continue;
+      if (!matchesPattern(rule.pattern, subject.path, segments)) continue;
       const unmet = unmetCondition(rule, subject);
       if (unmet === undefined) return rule;
       // A rule whose method fits and whose option does not is closer than one of another method.
@@ -99,8 +100,11 @@ export function decide(set: RuleSet, subject: RuleSubject): RuleDecision {
     return undefined;
   };
   let rule = consider(set.exact.get(subject.path));
-  if (rule === undefined)
-    for (const prefix of prefixesOf(subject.path, set.wildDepth)) rule ??= consider(set.wild.get(prefix));
+  if (rule === undefined) {
+    const segments = subject.path.slice(1).split('/');
+    for (const prefix of prefixesOf(subject.path, set.wildDepth))
+      rule ??= consider(set.wild.get(prefix), segments);
+  }
   if (rule) return { result: 'allow', rule };
   return { result: 'deny', reason, nearest };
 }

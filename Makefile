@@ -12,7 +12,7 @@ BIN  = dist/isoproxy
 
 SOURCES = $(shell find src -name '*.ts') package.json scripts/compile.ts
 
-.PHONY: help demo build test test-all check fmt e2e-claude e2e-codex fuzz soak bench bench-bridge bench-reflection bench-hold release release-check man deb rpm package-check install install-files uninstall clean
+.PHONY: help demo build test test-all check fmt e2e-claude e2e-codex fuzz soak bench bench-bridge bench-reflection bench-hold bench-alternatives release release-check man deb rpm package-check install install-files uninstall clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -58,6 +58,9 @@ bench-reflection: build ## what the reflection guard costs: delay of an event, a
 
 bench-hold: build ## up to 10,000 event streams held for ten minutes, requests beside them (HOLD_STREAMS, HOLD_SECONDS)
 	@$(BUN) bench/hold.ts
+
+bench-alternatives: build ## fetch beside Bun's other doors: speed, fidelity, security (three minutes; docs/alternatives.md)
+	@$(BUN) bench/alternatives.ts
 
 release: $(DEPS) ## binaries for every platform, their bill of materials and SHA256SUMS in dist/release
 	@$(BUN) scripts/release.ts

@@ -43,12 +43,10 @@ Bun.listen({
     },
     data: ({ data }: Client, chunk: Buffer) => data.data(chunk),
     drain: ({ data }: Client) => data.drain(),
-    // A client that shuts its sending side is still served.
     end: ({ data }: Client) => data.end(),
     close: ({ data }: Client) => data.close(),
     error: ({ data }: Client) => data.close(),
   },
-  allowHalfOpen: true,
 } as unknown as Parameters<typeof Bun.listen>[0]);
 
 /** A piece of a body as it goes on the wire. */
@@ -190,9 +188,9 @@ function serve(socket: Bun.Socket<unknown>) {
         if (framing !== 0 && (method === 'GET' || method === 'HEAD'))
           throw new Error('a body with this method');
         isChunkedUp = framing === 'chunked';
-        busy = true;
         closes = values(head.fields, 'connection').some((value) => /\bclose\b/i.test(value));
         upload = [requestHead(head, framing)];
+        busy = true;
         start(method);
         return framing;
       },
@@ -228,7 +226,8 @@ function serve(socket: Bun.Socket<unknown>) {
       if (bytes.length > 0) write(bytes);
       if (waiting.length === 0) exchange?.resume();
     },
-    end: () => void (busy && received ? undefined : socket.end()),
+    // A client that has left cannot be told from one that only shuts its sending side.
+    end: () => void socket.terminate(),
     close,
   };
 }

@@ -106,7 +106,11 @@ export function createMessageReader(handler: MessageHandler, longestHead: number
 
   function readHead(data: Buffer, from: number): number {
     const end = find(data, from, '\r\n\r\n', longestHead);
-    if (end === -1) return -1;
+    if (end === -1) {
+      // Else a head with bare line ends would be waited for without end.
+      if (data.indexOf('\n\n', from, 'latin1') !== -1) throw new Error('bare LF');
+      return -1;
+    }
     const found = handler.head(parseHead(data.toString('latin1', from, end)));
     if (found !== undefined) {
       framing = found;

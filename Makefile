@@ -15,7 +15,7 @@ SOURCES = $(shell find src -name '*.ts') package.json scripts/compile.ts
 .PHONY: help demo build test test-all check fmt e2e-claude e2e-codex fuzz soak bench bench-bridge bench-reflection bench-hold bench-alternatives release release-check man deb rpm package-check install install-files uninstall clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
 demo: build ## build, then show the main job on an embedded upstream; no account needed
 	@$(BIN) demo

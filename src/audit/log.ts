@@ -6,6 +6,7 @@
  * again says nothing about it (after a failed fsync the kernel may forget what it could not write, and report success).
  * What was not committed is kept, and written anew, elsewhere, when it is cleared.
  */
+import { type Batch, createBatch } from './batch.ts';
 import type { Checkpoints } from './checkpoints.ts';
 import { type Head, type RecordBody, type RecordPlace, sealRecord } from './record.ts';
 import { AuditFault, type SegmentFile, type SegmentFiles, toFault } from './segment-file.ts';
@@ -85,13 +86,6 @@ interface Waiter {
   readonly reject: (fault: AuditFault) => void;
 }
 
-interface Entry {
-  readonly line: string;
-  readonly head: Head;
-  readonly isCheckpoint: boolean;
-  readonly at: number;
-}
-
 export function createAuditLog(options: AuditLogOptions): AuditLog {
   const { files, key, now, wallNow, checkpoints } = options;
   const startedAt = now();
@@ -102,9 +96,10 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
   let committedBytes = segment?.size() ?? 0;
   let last = options.head;
   let durable = options.head;
-  /** In the order of their numbers; those of a commit in progress stay until it is done. */
-  let entries: Entry[] = [];
-  let waitingBytes = 0;
+  /** What is being committed, or could not be. */
+  let committing: Batch | undefined;
+  /** What came since. */
+  let gathered: Batch | undefined;
   let waiters: Waiter[] = [];
   let failure: Failure | undefined;
   let lost = 0;
@@ -120,7 +115,7 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
 
   function append(body: RecordBody): boolean {
     // Nothing comes behind a `stop`.
-    if (isClosed || (failure !== undefined && waitingBytes > MAX_WAITING_BYTES)) {
+    if (isClosed || (failure !== undefined && waitingBytes() > MAX_WAITING_BYTES)) {
       lost++;
       return false;
     }
@@ -132,10 +127,13 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
     };
     const { line, hash } = sealRecord(place, body, last.hash, key);
     last = { seq: place.seq, hash };
-    entries.push({ line, head: last, isCheckpoint: body.kind === 'checkpoint', at: now() });
-    waitingBytes += line.length + 1;
+    gathered ??= createBatch();
+    gathered.add(line, last, body.kind === 'checkpoint', now());
     return true;
   }
+
+  const waitingBytes = () => (committing?.size() ?? 0) + (gathered?.size() ?? 0);
+  const waiting = () => (committing?.records() ?? 0) + (gathered?.records() ?? 0);
 
   function commitSoon(): void {
     timer ??= setTimeout(run, gatherMs);
@@ -150,7 +148,7 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
     clearTimeout(timer);
     clearImmediate(immediate);
     timer = immediate = undefined;
-    if (isCommitting || failure !== undefined || entries.length === 0) return;
+    if (isCommitting || failure !== undefined || waiting() === 0) return;
     isCommitting = true;
     commitAll()
       .catch((error) => fail(toFault(error)))
@@ -158,35 +156,35 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
         isCommitting = false;
         onIdle?.();
         if (waiters.length > 0) commitNow();
-        else if (entries.length > 0) commitSoon();
+        else if (waiting() > 0) commitSoon();
       });
   }
 
   async function commitAll(): Promise<void> {
-    const batch = [...entries];
-    const newest = batch.at(-1) as Entry;
+    // After a failure, what could not be committed comes first.
+    const batch = committing ?? (gathered as Batch);
+    if (gathered !== undefined && gathered !== batch) batch.join(gathered);
+    committing = batch;
+    gathered = undefined;
     if (segment !== undefined && isFull(segment)) {
       segment.close();
       segment = undefined;
     }
     if (segment === undefined) {
-      segment = files.create((batch[0] as Entry).head.seq);
+      segment = files.create(batch.first());
       begunAt = now();
       committedBytes = 0;
     }
-    const bytes = Buffer.from(`${batch.map(({ line }) => line).join('\n')}\n`, 'latin1');
+    const bytes = batch.bytes();
     await unlessStalled(segment.append(bytes));
     committedBytes += bytes.length;
     options.onGrowth(segment.first, committedBytes);
-    // What came meanwhile is behind them.
-    entries = entries.slice(batch.length);
-    waitingBytes -= bytes.length;
-    durable = newest.head;
+    committing = undefined;
+    durable = batch.head();
     const done = waiters.filter(({ seq }) => seq <= durable.seq);
     waiters = waiters.filter(({ seq }) => seq > durable.seq);
     for (const { resolve } of done) resolve();
-    const plain = batch.reduce((sum, { isCheckpoint }) => sum + (isCheckpoint ? 0 : 1), 0);
-    const record = checkpoints.observe(durable, plain);
+    const record = checkpoints.observe(durable, batch.plainRecords());
     if (record !== undefined) append(record);
   }
 
@@ -242,7 +240,7 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
 
   async function close(): Promise<boolean> {
     isClosed = true;
-    while (isCommitting || (entries.length > 0 && failure === undefined)) {
+    while (isCommitting || (waiting() > 0 && failure === undefined)) {
       await new Promise<void>((resolve) => {
         onIdle = resolve;
         run();
@@ -257,7 +255,7 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
   return {
     append(body) {
       if (!append(body)) return;
-      if (waitingBytes > GATHER_BYTES) commitNow();
+      if (waitingBytes() > GATHER_BYTES) commitNow();
       else commitSoon();
     },
     commit,
@@ -272,8 +270,11 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
     clear,
     close,
     head: () => durable,
-    waiting: () => entries.length,
-    lagMs: () => (entries[0] === undefined ? 0 : now() - entries[0].at),
+    waiting,
+    lagMs() {
+      const oldest = committing ?? gathered;
+      return oldest === undefined ? 0 : now() - oldest.since();
+    },
     lost: () => lost,
     monoUs,
   };

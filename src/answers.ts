@@ -178,18 +178,32 @@ async function readSmallAnswer(
   response: Response,
   declaredLength: number,
 ): Promise<Uint8Array<ArrayBuffer>> {
-  watch.download('upstream');
-  let whole: Uint8Array<ArrayBuffer>;
-  try {
-    whole = await response.bytes();
-  } catch (error) {
+  const whole = await readDeclared(response, declaredLength, watch).catch((error) => {
     throw translateUpstreamError(error, exchange.abort);
-  }
-  if (whole.byteLength !== declaredLength)
-    throw new ProxyError('upstream_invalid', 'body shorter than declared');
+  });
   if (automaton !== undefined && createScanner(automaton).push(whole).reflected)
     throw new ProxyError('credential_reflected', 'in the response body');
   return whole;
+}
+
+async function readDeclared(
+  response: Response,
+  length: number,
+  watch: Watch,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const reader = (response.body as ReadableStream<Uint8Array<ArrayBuffer>>).getReader();
+  let whole: Uint8Array<ArrayBuffer> | undefined;
+  for (let at = 0; at < length; ) {
+    watch.download('upstream');
+    const { value } = await reader.read();
+    if (value === undefined) throw new ProxyError('upstream_invalid', 'body shorter than declared');
+    // Mostly all of it comes at once.
+    if (value.byteLength === length) return value;
+    whole ??= new Uint8Array(length);
+    whole.set(value, at);
+    at += value.byteLength;
+  }
+  return whole ?? new Uint8Array(0);
 }
 
 /** The upstream's headers for the client. */

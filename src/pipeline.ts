@@ -19,7 +19,7 @@ import type { Provider } from './provider.ts';
 import { type Abort, unlessAborted } from './proxy/abort.ts';
 import { checkHostName, checkOrigin, checkToken } from './proxy/client-check.ts';
 import type { Exchange } from './proxy/exchange.ts';
-import { forward } from './proxy/forward.ts';
+import { forward, upstreamUrl } from './proxy/forward.ts';
 import { checkFraming, type Framing } from './proxy/framing.ts';
 import { upstreamHeaders } from './proxy/headers.ts';
 import { checkDeclaredLength, checkProfile, matchRule } from './proxy/match.ts';
@@ -111,7 +111,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
     const upstreamRequest = { headers, query: match.query };
     for (const { placement, secret } of credentials.injections) inject(upstreamRequest, placement, secret);
 
-    const url = provider.urlOf(path + upstreamRequest.query);
+    const url = upstreamUrl(provider.config.origin, provider.config.basePath + path + upstreamRequest.query);
 
     await auditIntent(exchange, match.queryNames);
     const passage = { exchange, provider, rule: match.rule, credentials, watch };

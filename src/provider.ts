@@ -4,7 +4,7 @@ import type { Config, ProviderConfig } from './config/effective.ts';
 import { credentialParameters, injectedHeader } from './credentials/inject.ts';
 import type { SourceContext } from './credentials/source.ts';
 import { createVault, type Vault } from './credentials/vault.ts';
-import { createUpstreamUrls, type Upstream } from './proxy/forward.ts';
+import type { Upstream } from './proxy/forward.ts';
 import { compileHeaderPolicy, type HeaderPolicy } from './proxy/headers.ts';
 import type { OpenWebSocket } from './proxy/websocket.ts';
 import type { Runtime, UpstreamRoute } from './runtime/runtime.ts';
@@ -15,8 +15,6 @@ export interface Provider {
   readonly policy: HeaderPolicy;
   /** Lower-case names of query parameters that carry credentials. */
   readonly credentialParameters: ReadonlySet<string>;
-  /** The URL of a target below the base path. @throws ProxyError bad_target */
-  readonly urlOf: (target: string) => string;
   readonly upstream: Upstream;
   /** Undefined where the runtime has none. */
   readonly openWebSocket: OpenWebSocket | undefined;
@@ -55,7 +53,6 @@ export function prepareProviders(
         allowSetCookie: provider.allowSetCookie,
       }),
       credentialParameters: credentialParameters(provider.stripQuery, placements),
-      urlOf: createUpstreamUrls(provider.origin + provider.basePath),
       upstream: runtime.openUpstream(route),
       openWebSocket: runtime.webSocket?.openUpstream(route),
     });

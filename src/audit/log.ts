@@ -178,9 +178,9 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
     const bytes = batch.bytes();
     await unlessStalled(segment.append(bytes));
     committedBytes += bytes.length;
-    options.onGrowth(segment.first, committedBytes);
     committing = undefined;
     durable = batch.head();
+    options.onGrowth(segment.first, committedBytes);
     const done = waiters.filter(({ seq }) => seq <= durable.seq);
     waiters = waiters.filter(({ seq }) => seq > durable.seq);
     for (const { resolve } of done) resolve();

@@ -37,7 +37,7 @@ export const limitsSchema = v.strictObject({
   max_response_body: v.optional(size(1, TIB)),
   /** Request sent → response headers, duration. Default "10m"; beyond: 504. */
   first_byte_timeout: v.optional(duration(1, WEEK)),
-  /** Longest wait between two body chunks, either way, and for all of an answer that declares at most 64 KiB; duration. Default "10m". */
+  /** Longest wait between two body chunks, either way, duration. Default "10m". */
   idle_timeout: v.optional(duration(1, WEEK)),
   /** Longest life of one request, duration. Default "1h". */
   total_timeout: v.optional(duration(1, WEEK)),

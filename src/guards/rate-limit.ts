@@ -3,7 +3,6 @@
  * `requests` per `per`; a request costs one. So of a steady flood, the first window of `per` admits exactly
  * burst + requests, and each later one `requests`.
  */
-import { type Bag, createBag } from '../bag.ts';
 import { ProxyError } from '../errors.ts';
 
 export interface RateLimit {
@@ -41,19 +40,16 @@ export interface RateLimiter {
 /** What is left of one request's token that may still be given back, 0 to 1. */
 interface Loan {
   amount: number;
-  /** Loans are numbered as they are made. */
-  readonly number: number;
-  slot: number;
 }
 
 interface State {
   tokens: number;
   /**
-   * Tokens that may still be given back. With what is in the bucket they are never more than it holds:
+   * Tokens that may still be given back, oldest first. With what is in the bucket they are never more than it holds:
    * else a client that holds requests back, and gives them up when it is full again, gets more than `burst` through at
    * once. What comes in makes the oldest loans void.
    */
-  readonly loans: Bag<Loan>;
+  readonly loans: Set<Loan>;
   /** Sum of the loans. */
   lent: number;
   at: number;
@@ -68,11 +64,10 @@ const FREE: Charge = { spend() {}, giveBack() {} };
 /** @param now monotonic clock, ms */
 export function createRateLimiter(now: () => number): RateLimiter {
   const states = new Map<string, State>();
-  let made = 0;
 
   function refill({ key, limit }: Bucket): State {
     const at = now();
-    const state = states.get(key) ?? { tokens: limit.burst, loans: createBag<Loan>(), lent: 0, at };
+    const state = states.get(key) ?? { tokens: limit.burst, loans: new Set(), lent: 0, at };
     states.set(key, state);
     const gained = ((at - state.at) * limit.requests) / limit.perMs;
     // A reload may have made the bucket smaller.
@@ -83,20 +78,19 @@ export function createRateLimiter(now: () => number): RateLimiter {
   }
 
   function voidLoans(state: State, excess: number): void {
-    for (let left = excess; left > 0 && state.loans.items.length > 0; ) {
-      const loan = state.loans.items.reduce((oldest, other) =>
-        other.number < oldest.number ? other : oldest,
-      );
+    let left = excess;
+    for (const loan of state.loans) {
+      if (left <= 0) return;
       const part = Math.min(loan.amount, left);
       left -= part;
       loan.amount -= part;
       state.lent -= part;
-      if (loan.amount === 0) state.loans.remove(loan);
+      if (loan.amount === 0) state.loans.delete(loan);
     }
   }
 
   function lend(state: State): Loan {
-    const loan: Loan = { amount: 1, number: made++, slot: -1 };
+    const loan = { amount: 1 };
     state.tokens -= 1;
     state.loans.add(loan);
     state.lent += 1;
@@ -104,10 +98,10 @@ export function createRateLimiter(now: () => number): RateLimiter {
   }
 
   function settleLoan(state: State, loan: Loan, back: 0 | 1): void {
-    state.loans.remove(loan);
+    state.loans.delete(loan);
     state.tokens += back * loan.amount;
     // Sums of parts drift; no loan, nothing lent.
-    state.lent = state.loans.items.length === 0 ? 0 : state.lent - loan.amount;
+    state.lent = state.loans.size === 0 ? 0 : state.lent - loan.amount;
   }
 
   function take(buckets: readonly Bucket[]): Charge {

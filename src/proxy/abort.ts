@@ -6,13 +6,16 @@
  */
 export interface Abort {
   readonly isAborted: () => boolean;
-  /** What it was given up with: a ProxyError (limits, halt), or undefined (the client left; or not given up). */
+  /** What it was given up with: a ProxyError (limits, halt), or another error (the client left); undefined before. */
   readonly reason: () => unknown;
   /** For those who want a signal: fetch, node:http. */
   readonly signal: () => AbortSignal;
-  /** The first call decides. */
-  readonly abort: (reason?: unknown) => void;
-  /** Has `callback` called once when it is given up, at once if it is. Returns what takes that back. */
+  /** The first call decides; without a reason, the client has left. */
+  readonly abort: (reason?: Error) => void;
+  /**
+   * Has `callback` called once when it is given up, also when it is already: then at once. Returns what takes that back.
+   * One that throws keeps none of the others from being called.
+   */
   readonly onAbort: (callback: () => void) => () => void;
 }
 
@@ -20,7 +23,7 @@ export function createAbort(): Abort {
   let aborted = false;
   let reason: unknown;
   let controller: AbortController | undefined;
-  let callbacks: (() => void)[] = [];
+  const callbacks: (() => void)[] = [];
 
   return {
     isAborted: () => aborted,
@@ -32,14 +35,20 @@ export function createAbort(): Abort {
       }
       return controller.signal;
     },
-    abort(given) {
+    abort(given = new DOMException('the client left', 'AbortError')) {
       if (aborted) return;
       aborted = true;
       reason = given;
       controller?.abort(given);
-      const called = callbacks;
-      callbacks = [];
-      for (const callback of called) callback();
+      const faults: unknown[] = [];
+      for (let next = callbacks.shift(); next !== undefined; next = callbacks.shift()) {
+        try {
+          next();
+        } catch (error) {
+          faults.push(error);
+        }
+      }
+      if (faults.length > 0) throw faults[0];
     },
     onAbort(callback) {
       if (aborted) callback();

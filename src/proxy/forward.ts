@@ -11,7 +11,7 @@ export type Upstream = (url: string, init: RequestInit) => Promise<Response>;
 
 export interface UpstreamRequest {
   readonly method: string;
-  /** Made by createUpstreamUrls. */
+  /** Made by upstreamUrl. */
   readonly url: string;
   readonly headers: Headers;
   readonly body: Uint8Array<ArrayBuffer> | ReadableStream<Uint8Array<ArrayBuffer>> | undefined;
@@ -27,19 +27,13 @@ export interface UpstreamRequest {
 const NEVER_REPEATED = new Set(['PUT', 'DELETE']);
 
 /**
- * Makes the URLs of one upstream: scheme and authority from the configuration, the rest as it was judged. What is made
- * throws ProxyError bad_target if the URL parser would make something else of it (Bun's fetch sends "//x" as "/x").
+ * The URL of an upstream request: scheme and authority from the configuration, the rest as it was judged.
+ * @throws ProxyError bad_target if the URL parser would make something else of it (Bun's fetch sends "//x" as "/x")
  */
-export function createUpstreamUrls(origin: string): (target: string) => string {
-  // Most requests ask for what the one before asked for.
-  let proven: string | undefined;
-  return (target) => {
-    const url = origin + target;
-    if (url !== proven && new URL(url).href !== url)
-      throw new ProxyError('bad_target', 'target changes when it is normalised');
-    proven = url;
-    return url;
-  };
+export function upstreamUrl(origin: string, target: string): string {
+  const url = origin + target;
+  if (new URL(url).href !== url) throw new ProxyError('bad_target', 'target changes when it is normalised');
+  return url;
 }
 
 /**

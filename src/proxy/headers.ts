@@ -48,8 +48,9 @@ export function compileHeaderPolicy(options: HeaderPolicyOptions): HeaderPolicy 
   };
 }
 
-/** Names whose verdict is remembered: those of any real client or API, and not all that an agent can think of. */
+/** Names whose verdict is remembered at a time: more than clients and APIs have, fewer than an agent can think of. */
 const MAX_REMEMBERED = 256;
+const MAX_REMEMBERED_LENGTH = 64;
 
 /** `judge` of a folded name, asked once for each name that comes again and again. */
 function remember(judge: (folded: string) => boolean): (name: string) => boolean {
@@ -58,7 +59,9 @@ function remember(judge: (folded: string) => boolean): (name: string) => boolean
     const known = verdicts.get(name);
     if (known !== undefined) return known;
     const verdict = judge(foldName(name));
-    if (verdicts.size < MAX_REMEMBERED) verdicts.set(name, verdict);
+    if (name.length > MAX_REMEMBERED_LENGTH) return verdict;
+    if (verdicts.size === MAX_REMEMBERED) verdicts.clear();
+    verdicts.set(name, verdict);
     return verdict;
   };
 }

@@ -61,6 +61,7 @@ function createSource(options: ResponseBodyOptions): BodySource {
   let received = 0;
   let finished = false;
   let fault: ProxyError | undefined;
+  // Not yet there when the callback comes at once.
   let leave: (() => void) | undefined;
   leave = abort.onAbort(() => cut(options.translate(abort.reason())));
 

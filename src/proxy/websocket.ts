@@ -51,7 +51,7 @@ export interface EndEvents {
 
 /** A WebSocket asked of an upstream. */
 export interface WebSocketRequest {
-  /** Made by createUpstreamUrls. */
+  /** Made by upstreamUrl. */
   readonly url: string;
   readonly headers: Headers;
   readonly protocols: readonly string[];

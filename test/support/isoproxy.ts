@@ -128,6 +128,13 @@ export async function startIsoproxy(
   const records = () =>
     lines().filter((line) => 'request_id' in line && 'decision' in line) as AccessRecord[];
   const tail = () => child.stderr().toString().slice(-1500);
+  /** Whatever a suite is about: nothing may have been thrown that nobody caught. */
+  const refuseBugs = () => {
+    const bugs = lines().filter(
+      ({ event }) => event === 'uncaught_exception' || event === 'unhandled_rejection',
+    );
+    if (bugs.length > 0) throw new Error(`isoproxy has a bug: ${JSON.stringify(bugs.slice(0, 3))}`);
+  };
 
   const proxy: Isoproxy = {
     workspace,
@@ -173,6 +180,7 @@ export async function startIsoproxy(
         return await within(`exit after ${signal}; stderr: ${tail()}`, child.exited, ms);
       } finally {
         child.kill('SIGKILL');
+        refuseBugs();
       }
     },
     start,
@@ -180,6 +188,7 @@ export async function startIsoproxy(
       child.kill('SIGKILL');
       await child.exited;
       if (!options.workspace) workspace.remove();
+      refuseBugs();
     },
   };
 

@@ -5,16 +5,19 @@
  * reflection guard's form builder call, and nothing else (a test greps for it). JavaScript cannot erase a
  * string: copies inside the runtime's heap remain possible, and SECURITY.md says so.
  */
+import { createHash, timingSafeEqual } from 'node:crypto';
+
 const REDACTED = '[secret]';
 
 export class Secret {
   readonly #value: string;
+  #digest: Uint8Array | undefined;
 
   constructor(value: string) {
     this.#value = value;
   }
 
-  /** The value itself. Callers: inject.ts, proxy/reflection-forms.ts, proxy/client-check.ts. */
+  /** The value itself. Callers: inject.ts, proxy/reflection-forms.ts. */
   reveal(): string {
     return this.#value;
   }
@@ -32,6 +35,15 @@ export class Secret {
   /** How many characters the beginning has that matches; the pattern begins with `^`. */
   beginningLength(pattern: RegExp): number {
     return pattern.exec(this.#value)?.[0].length ?? 0;
+  }
+
+  /**
+   * Is `text`, which somebody presents, the value? Digests of both are compared in constant time, so that neither
+   * content nor length shows in the timing (CVE-2026-23996).
+   */
+  isValue(text: string): boolean {
+    this.#digest ??= digest(this.#value);
+    return timingSafeEqual(digest(text), this.#digest);
   }
 
   equals(other: Secret): boolean {
@@ -57,4 +69,8 @@ export class Secret {
   [Symbol.for('Deno.customInspect')](): string {
     return REDACTED;
   }
+}
+
+function digest(text: string): Uint8Array {
+  return createHash('sha256').update(text).digest();
 }

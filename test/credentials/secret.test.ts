@@ -179,3 +179,10 @@ describe('injection', () => {
     expect(into.query).toBe('?a=1&key=a%24%26b%22c%2526d-0123456789');
   });
 });
+
+test('knows its value when somebody presents it, and nothing else', () => {
+  const secret = new Secret('0123456789abcdef');
+  const texts = ['0123456789abcdef', '0123456789abcdeg', '0123456789abcde', '', '0123456789abcdef0', '[secret]'];
+  for (let round = 0; round < 2; round++)
+    expect(texts.map((text) => secret.isValue(text))).toEqual([true, false, false, false, false, false]);
+});

@@ -4,6 +4,8 @@ import type { Head } from './record.ts';
 export interface Batch {
   /** Adds a record's line, which is ASCII; `now` is the monotonic clock, ms. */
   readonly add: (line: string, head: Head, isCheckpoint: boolean, now: number) => void;
+  /** Empties it, to be filled anew. */
+  readonly clear: () => void;
   /** Adds those of a later batch. */
   readonly join: (later: Batch) => void;
   /** Number of the first record. */
@@ -22,6 +24,8 @@ export interface Batch {
 }
 
 const FIRST_BYTES = 4 * 1024;
+/** What an empty batch keeps of its memory, bytes: room for what is committed at once while the log is busy. */
+const KEPT_BYTES = 2 * 1024 * 1024;
 const NEWLINE = 0x0a;
 
 export function createBatch(): Batch {
@@ -52,6 +56,10 @@ export function createBatch(): Batch {
       head = next;
       records++;
       if (!isCheckpoint) plainRecords++;
+    },
+    clear() {
+      used = records = plainRecords = 0;
+      if (buffer.length > KEPT_BYTES) buffer = Buffer.allocUnsafe(FIRST_BYTES);
     },
     join(later) {
       const bytes = later.bytes();

@@ -100,6 +100,8 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
   let committing: Batch | undefined;
   /** What came since. */
   let gathered: Batch | undefined;
+  /** An empty one: the two take turns, as a buffer for each commit would keep the collector busy. */
+  let spare: Batch | undefined;
   let waiters: Waiter[] = [];
   let failure: Failure | undefined;
   let lost = 0;
@@ -127,7 +129,8 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
     };
     const { line, hash } = sealRecord(place, body, last.hash, key);
     last = { seq: place.seq, hash };
-    gathered ??= createBatch();
+    gathered ??= spare ?? createBatch();
+    spare = undefined;
     gathered.add(line, last, body.kind === 'checkpoint', now());
     return true;
   }
@@ -184,7 +187,10 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
     const done = waiters.filter(({ seq }) => seq <= durable.seq);
     waiters = waiters.filter(({ seq }) => seq > durable.seq);
     for (const { resolve } of done) resolve();
-    const record = checkpoints.observe(durable, batch.plainRecords());
+    const plain = batch.plainRecords();
+    batch.clear();
+    spare = batch;
+    const record = checkpoints.observe(durable, plain);
     if (record !== undefined) append(record);
   }
 

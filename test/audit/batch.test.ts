@@ -35,3 +35,19 @@ test('takes a later batch behind itself', () => {
     2,
   ]);
 });
+
+test('is as new when it was emptied', () => {
+  const batch = createBatch();
+  batch.add('x'.repeat(3_000_000), head(1), true, 10);
+  batch.clear();
+  expect([batch.size(), batch.records(), batch.plainRecords()]).toEqual([0, 0, 0]);
+  batch.add('two', head(2), false, 20);
+  expect(text(batch.bytes())).toBe('two\n');
+  expect([batch.first(), batch.since(), batch.head(), batch.records(), batch.plainRecords()]).toEqual([
+    2,
+    20,
+    head(2),
+    1,
+    1,
+  ]);
+});

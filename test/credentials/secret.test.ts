@@ -182,7 +182,14 @@ describe('injection', () => {
 
 test('knows its value when somebody presents it, and nothing else', () => {
   const secret = new Secret('0123456789abcdef');
-  const texts = ['0123456789abcdef', '0123456789abcdeg', '0123456789abcde', '', '0123456789abcdef0', '[secret]'];
+  const texts = [
+    '0123456789abcdef',
+    '0123456789abcdeg',
+    '0123456789abcde',
+    '',
+    '0123456789abcdef0',
+    '[secret]',
+  ];
   for (let round = 0; round < 2; round++)
     expect(texts.map((text) => secret.isValue(text))).toEqual([true, false, false, false, false, false]);
 });

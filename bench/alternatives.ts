@@ -2,7 +2,7 @@
  * What Bun offers besides fetch: `make bench-alternatives` compares speed in alternating rounds, then fidelity and
  * security by probes between raw sockets, and writes both tables into docs/alternatives.md.
  */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import process from 'node:process';
@@ -14,7 +14,7 @@ import { startScripted } from './probe-stand.ts';
 import { FIDELITY, PARSING, type Probe } from './probes.ts';
 import { CONNECTIONS, openTlsRelay, TLS_PROBES } from './probes-connections.ts';
 import { accepting, firstLine, freePort, launch, stopAll } from './processes.ts';
-import { markdown } from './report.ts';
+import { markdown, replaceResults } from './report.ts';
 import { short, spread, type Table } from './results.ts';
 import { figure } from './stats.ts';
 import { KEY } from './upstream.ts';
@@ -37,8 +37,6 @@ const OPEN = {
 };
 const ROUNDS = 3;
 const SECONDS = 0.8;
-const BEGIN = '<!-- tables: written by `make bench-alternatives` -->';
-const END = '<!-- end of tables -->';
 
 const work = mkdtempSync(join(tmpdir(), 'isoproxy-alt-'));
 process.on('exit', () => {
@@ -85,11 +83,7 @@ const minutes = ((performance.now() - from) / 60_000).toFixed(1);
 const head = `\`make bench-alternatives\` on ${new Date().toISOString().slice(0, 10)}: ${machine()}; Bun ${Bun.version}. ${minutes} minutes.`;
 const text = [head, ...tables.map(markdown)].join('\n\n');
 console.log(text);
-const file = join(import.meta.dir, '../docs/alternatives.md');
-const page = readFileSync(file, 'utf8');
-const [begin, end] = [page.indexOf(BEGIN), page.indexOf(END)];
-if (begin === -1 || end < begin) throw new Error(`${file} lacks the marks of its tables`);
-writeFileSync(file, `${page.slice(0, begin) + BEGIN}\n\n${text}\n\n${page.slice(end)}`);
+replaceResults(join(import.meta.dir, '../docs/alternatives.md'), 'make bench-alternatives', text);
 process.exit(0);
 
 async function measureSpeed(): Promise<Table> {

@@ -9,21 +9,23 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { loadavg } from 'node:os';
 import { join } from 'node:path';
 import process from 'node:process';
+import { descriptorLimit } from '../src/runtime/proc.ts';
 import { testCerts } from '../test/support/certs.ts';
 import { createWorkspace, reapAtExit } from '../test/support/workspace.ts';
 import { type Child, startChild } from './hold/child.ts';
 import { AT_ONCE, BODY_BYTES, CONNECTIONS, EVERY_MS } from './hold/pace.ts';
-import { writePage } from './hold/page.ts';
 import { report, type Sample } from './hold/report.ts';
 import type { Answered } from './hold/requests.ts';
 import type { Held } from './hold/streams.ts';
 import type { Ended } from './hold/upstream.ts';
-import { descriptorLimit, look, readBadLines } from './hold/view.ts';
+import { look, readBadLines } from './hold/view.ts';
 import { BIN, startIsoproxy } from './isoproxy.ts';
 import { machine, say } from './lab.ts';
 import type { Job } from './load.ts';
 import type { Upstream } from './peers.ts';
 import { memoryMiB, run } from './processes.ts';
+import { replaceResults } from './report.ts';
+import { fittingStreams } from './sections/streams.ts';
 import { wallNow } from './upstream.ts';
 
 const MOST = 10_000;
@@ -127,7 +129,8 @@ writeFileSync(join(root, 'dist/hold.json'), JSON.stringify({ held, sent, before,
 // A short try is for the screen: the page holds whole runs only.
 if (setting('HOLD_STREAMS') === undefined && setting('HOLD_SECONDS') === undefined) {
   writeFileSync(join(root, 'docs/hold.svg'), svg);
-  writePage(join(root, 'docs/hold.md'), `${text}\n\n![Memory, descriptors and times over the run](hold.svg)`);
+  const plot = '![Memory, descriptors and times over the run](hold.svg)';
+  replaceResults(join(root, 'docs/hold.md'), 'make bench-hold', `${text}\n\n${plot}`);
 }
 work.remove();
 process.exit(isMet ? 0 : 1);
@@ -137,10 +140,10 @@ function fail(text: string): never {
   process.exit(1);
 }
 
-/** How many of those fit: a stream takes two descriptors in the process under test; 1,000 are for all else. */
+/** How many of those fit. */
 function fit(wanted: number): number {
   const limit = descriptorLimit();
-  const most = Math.max(0, Math.floor((limit - 1000) / 2 / 100) * 100);
+  const most = fittingStreams();
   if (wanted <= most) return wanted;
   const enough = `ulimit -n ${2 * wanted + 1000}`;
   if (most === 0) fail(`the descriptor limit, ${limit}, leaves no room for streams; hint: ${enough}`);
@@ -174,6 +177,6 @@ async function describe(): Promise<string> {
   const given = ['HOLD_STREAMS', 'HOLD_SECONDS'].filter((name) => process.env[name] !== undefined);
   const command = [...given.map((name) => `${name}=${process.env[name]}`), 'make bench-hold'].join(' ');
   const load = `load average ${Math.min(...loads).toFixed(1)} to ${Math.max(...loads).toFixed(1)}`;
-  const limit = `${streams.toLocaleString('en')} streams (descriptor limit ${descriptorLimit().toLocaleString('en')})`;
+  const limit = `${streams.toLocaleString('en')} streams (descriptor limit ${descriptorLimit()?.toLocaleString('en')})`;
   return `\`${command}\` on ${new Date().toISOString().slice(0, 10)}: ${machine()}; ${version}; clients and upstream Bun ${Bun.version}; ${load}. ${limit}.`;
 }

@@ -79,7 +79,7 @@ if (!quick && only.length === Object.keys(SECTIONS).length) {
     '![Requests per second beside each peer](performance-peers.svg)',
     '![How cost grows](performance-curves.svg)',
   ];
-  replaceResults(join(root, 'docs/performance.md'), [text, ...pictures].join('\n\n'));
+  replaceResults(join(root, 'docs/performance.md'), 'make bench', [text, ...pictures].join('\n\n'));
 }
 process.exit(0);
 

@@ -23,10 +23,11 @@ interface Bindings {
   readonly admitted: Admitted;
 }
 
-/** The request handler of one listener. Never rejects. */
-export function createApp(
-  options: AppOptions,
-): (request: Request, isRetired: () => boolean) => Promise<Response> {
+/** Answers a request, and closes its connection with that if the listener is retired by then. Never rejects. */
+export type Handler = (request: Request, isRetired: () => boolean) => Promise<Response>;
+
+/** The request handler of one listener. */
+export function createApp(options: AppOptions): Handler {
   const { client, pipeline } = options;
   // Hono would find the path in the url by itself, decode it, and mis-route what has no usable url
   // (docs/runtime.md 5): it gets the one path that was parsed and judged.

@@ -1,6 +1,6 @@
 /** One configuration in force: all that a reload replaces in one step. What it knows nothing of outlives it. */
 import type { Answers } from './answers.ts';
-import { createApp } from './app.ts';
+import { createApp, type Handler } from './app.ts';
 import type { RequestEnd, Trail } from './audit/trail.ts';
 import { type Config, describeAddress } from './config/effective.ts';
 import { fingerprint } from './config/fingerprint.ts';
@@ -12,9 +12,6 @@ import type { Watchdog } from './proxy/watch.ts';
 import type { Runtime } from './runtime/runtime.ts';
 import type { Prepared } from './startup.ts';
 import { VERSION } from './version.ts';
-
-/** Answers a request, and closes its connection with that if the listener is retired by then. Never rejects. */
-export type Handler = (request: Request, isRetired: () => boolean) => Promise<Response>;
 
 export interface Generation {
   /** From 1. */

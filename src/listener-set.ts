@@ -1,6 +1,7 @@
 /** The open listeners of a process, and how a reload changes them: new ones first, then the rest. */
+import type { Handler } from './app.ts';
 import { type Config, describeAddress, type ListenerConfig } from './config/effective.ts';
-import type { Generation, Handler } from './generation.ts';
+import type { Generation } from './generation.ts';
 import { listenError, type OpenListener, openListener } from './listeners.ts';
 import { listeningTcpPorts } from './runtime/proc.ts';
 import type { Runtime } from './runtime/runtime.ts';

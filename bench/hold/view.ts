@@ -21,11 +21,6 @@ export function look(pid: number, atS: number): Sample {
   };
 }
 
-/** What a process may have open at most: here, and so in what is started from here. */
-export function descriptorLimit(): number {
-  return Number(/Max open files\s+(\d+)/.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1] ?? 1024);
-}
-
 /** Lines of the log that are neither of a start nor of an answer with 200 that went out whole. */
 export function readBadLines(file: string): string[] {
   const lines = readFileSync(file, 'utf8').split('\n');

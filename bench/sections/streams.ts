@@ -1,7 +1,7 @@
 /** Event streams: how late each event is, and what a quiet stream costs in memory. */
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import process from 'node:process';
+import { descriptorLimit } from '../../src/runtime/proc.ts';
 import { startIsoproxy } from '../isoproxy.ts';
 import { events, type Lab, say, TCP, UNIX } from '../lab.ts';
 import type { EventsResult, Job } from '../load.ts';
@@ -60,11 +60,9 @@ async function measureDelays(lab: Lab): Promise<Section> {
   return { tables, figures };
 }
 
-/** What a process under test holds at most: a stream takes two descriptors in it. */
-function mostStreams(): number {
-  const limits = readFileSync('/proc/self/limits', 'utf8');
-  const descriptors = Number(/Max open files\s+(\d+)/.exec(limits)?.[1] ?? 1024);
-  return Math.min(10_000, Math.floor((descriptors - 1000) / 2 / 100) * 100);
+/** What a process under test holds at most: a stream takes two descriptors in it; 1,000 are for all else. */
+export function fittingStreams(): number {
+  return Math.max(0, Math.floor(((descriptorLimit() ?? 1024) - 1000) / 2 / 100) * 100);
 }
 
 interface Held {
@@ -92,7 +90,7 @@ async function holdStreams(stand: Stand, streams: number): Promise<Held> {
 }
 
 async function measureMemory(lab: Lab): Promise<Section> {
-  const most = mostStreams();
+  const most = Math.min(10_000, fittingStreams());
   const counts = lab.quick ? [1, 1000] : [1, 10, 100, 1000, 3000, most];
   const figures: Record<string, Figure> = {};
   const rows: string[][] = [];

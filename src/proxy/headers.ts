@@ -10,7 +10,7 @@ import {
   ROUTING_NAMES,
 } from './header-names.ts';
 
-/** The compiled policy of one provider. Names are as `Headers` tells them: in lower case. */
+/** The compiled policy of one provider. Names are folded. */
 export interface HeaderPolicy {
   /** Does a client's field of this name never go up? */
   readonly isRemoved: (name: string) => boolean;
@@ -39,30 +39,10 @@ export function compileHeaderPolicy(options: HeaderPolicyOptions): HeaderPolicy 
   const fromAnswer = new Set(RESPONSE_REMOVED);
   if (!options.allowSetCookie) fromAnswer.add('set-cookie');
   return {
-    isRemoved: remember(
-      (name) => removed.has(name) || REMOVED_PREFIXES.some((start) => name.startsWith(start)),
-    ),
-    isRemovedFromAnswer: remember((name) => fromAnswer.has(name) || name.startsWith('x-isoproxy-')),
+    isRemoved: (name) => removed.has(name) || REMOVED_PREFIXES.some((start) => name.startsWith(start)),
+    isRemovedFromAnswer: (name) => fromAnswer.has(name) || name.startsWith('x-isoproxy-'),
     set: options.headers,
     defaults: options.defaultHeaders,
-  };
-}
-
-/** Names whose verdict is remembered at a time: more than clients and APIs have, fewer than an agent can think of. */
-const MAX_REMEMBERED = 256;
-const MAX_REMEMBERED_LENGTH = 64;
-
-/** `judge` of a folded name, asked once for each name that comes again and again. */
-function remember(judge: (folded: string) => boolean): (name: string) => boolean {
-  const verdicts = new Map<string, boolean>();
-  return (name) => {
-    const known = verdicts.get(name);
-    if (known !== undefined) return known;
-    const verdict = judge(foldName(name));
-    if (name.length > MAX_REMEMBERED_LENGTH) return verdict;
-    if (verdicts.size === MAX_REMEMBERED) verdicts.clear();
-    verdicts.set(name, verdict);
-    return verdict;
   };
 }
 
@@ -85,7 +65,8 @@ export function upstreamHeaders(client: Headers, policy: HeaderPolicy): Headers 
   const nominatedNames = nominated(client);
   const headers = new Headers();
   for (const [name, value] of client) {
-    if (policy.isRemoved(name) || nominatedNames?.has(foldName(name))) continue;
+    const folded = foldName(name);
+    if (policy.isRemoved(folded) || nominatedNames?.has(folded)) continue;
     if (value.includes('\x7f')) throw new ProxyError('bad_request', 'control byte in a header value');
     headers.append(name, value);
   }
@@ -111,9 +92,10 @@ export function clientHeaders(
   let text = '';
   for (const field of upstream) {
     const [name, value] = field;
-    if (policy.isRemovedFromAnswer(name) || nominatedNames?.has(foldName(name))) continue;
+    const folded = foldName(name);
+    if (policy.isRemovedFromAnswer(folded) || nominatedNames?.has(folded)) continue;
     // RFC 9112 6.3: with both framings, Transfer-Encoding wins and Content-Length must go.
-    if (chunked && foldName(name) === 'content-length') continue;
+    if (chunked && folded === 'content-length') continue;
     passing.push(field);
     text += `${name}\n${value}\n`;
   }

@@ -1,9 +1,9 @@
 /** Records that are committed together, as the bytes that they become: kept as strings, each would be copied three times. */
-import type { Head } from './record.ts';
+import { type Head, MAX_LINE, type RecordBody, type RecordPlace, writeRecord } from './record.ts';
 
 export interface Batch {
-  /** Adds a record's line, which is ASCII; `now` is the monotonic clock, ms. */
-  readonly add: (line: string, head: Head, isCheckpoint: boolean, now: number) => void;
+  /** Adds a record behind the one whose hash is `prev`; `now` is the monotonic clock, ms. Returns where the chain ends then. */
+  readonly add: (place: RecordPlace, body: RecordBody, prev: string, now: number) => Head;
   /** Empties it, to be filled anew. */
   readonly clear: () => void;
   /** Adds those of a later batch. */
@@ -26,9 +26,9 @@ export interface Batch {
 const FIRST_BYTES = 4 * 1024;
 /** What an empty batch keeps of its memory, bytes: room for what is committed at once while the log is busy. */
 const KEPT_BYTES = 2 * 1024 * 1024;
-const NEWLINE = 0x0a;
 
-export function createBatch(): Batch {
+/** @param key of the chain */
+export function createBatch(key: Uint8Array): Batch {
   let buffer = Buffer.allocUnsafe(FIRST_BYTES);
   let used = 0;
   let first = 0;
@@ -45,17 +45,18 @@ export function createBatch(): Batch {
   }
 
   return {
-    add(line, next, isCheckpoint, now) {
-      makeRoom(line.length + 1);
-      used += buffer.write(line, used, 'latin1');
-      buffer[used++] = NEWLINE;
+    add(place, body, prev, now) {
+      makeRoom(MAX_LINE);
+      const { end, hash } = writeRecord(buffer, used, place, body, prev, key);
+      used = end;
       if (records === 0) {
-        first = next.seq;
+        first = place.seq;
         since = now;
       }
-      head = next;
+      head = { seq: place.seq, hash };
       records++;
-      if (!isCheckpoint) plainRecords++;
+      if (body.kind !== 'checkpoint') plainRecords++;
+      return head;
     },
     clear() {
       used = records = plainRecords = 0;

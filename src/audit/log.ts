@@ -8,7 +8,7 @@
  */
 import { type Batch, createBatch } from './batch.ts';
 import type { Checkpoints } from './checkpoints.ts';
-import { type Head, type RecordBody, type RecordPlace, sealRecord } from './record.ts';
+import type { Head, RecordBody, RecordPlace } from './record.ts';
 import { AuditFault, type SegmentFile, type SegmentFiles, toFault } from './segment-file.ts';
 
 /** Records that nobody waits for are gathered this long, ms: most find one that somebody waits for. */
@@ -100,8 +100,8 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
   let committing: Batch | undefined;
   /** What came since. */
   let gathered: Batch | undefined;
-  /** An empty one: the two take turns, as a buffer for each commit would keep the collector busy. */
-  let spare: Batch | undefined;
+  /** Empty ones, two at most: a new buffer for each commit would have to grow, and keep the collector busy. */
+  const spares: Batch[] = [];
   let waiters: Waiter[] = [];
   let failure: Failure | undefined;
   let lost = 0;
@@ -127,11 +127,8 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
       time: new Date(wallNow()).toISOString(),
       mono_us: monoUs(),
     };
-    const { line, hash } = sealRecord(place, body, last.hash, key);
-    last = { seq: place.seq, hash };
-    gathered ??= spare ?? createBatch();
-    spare = undefined;
-    gathered.add(line, last, body.kind === 'checkpoint', now());
+    gathered ??= spares.pop() ?? createBatch(key);
+    last = gathered.add(place, body, last.hash, now());
     return true;
   }
 
@@ -189,7 +186,7 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
     for (const { resolve } of done) resolve();
     const plain = batch.plainRecords();
     batch.clear();
-    spare = batch;
+    spares.push(batch);
     const record = checkpoints.observe(durable, plain);
     if (record !== undefined) append(record);
   }
@@ -261,7 +258,7 @@ export function createAuditLog(options: AuditLogOptions): AuditLog {
   return {
     append(body) {
       if (!append(body)) return;
-      if (waitingBytes() > GATHER_BYTES) commitNow();
+      if (!isCommitting && waitingBytes() > GATHER_BYTES) commitNow();
       else commitSoon();
     },
     commit,

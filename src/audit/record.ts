@@ -62,7 +62,30 @@ export const GENESIS = '0'.repeat(64);
 const DOMAIN = 'isoproxy-audit-v1/record\n';
 /** `,"hash":"` + 64 digits + `"}`. */
 const SEAL_LENGTH = 75;
+/** The brace behind the last member, in whose place the seal stands. */
+const CLOSE_LENGTH = 1;
 const TRUNCATED = ',"truncated":true'.length;
+
+/**
+ * Writes the line of a record, with its newline, into `target` from `at` on, where MAX_LINE bytes are free. Bytes, and not
+ * a string that is put together: each of its copies would cost as much as the digest (measured).
+ */
+export function writeRecord(
+  target: Buffer,
+  at: number,
+  place: RecordPlace,
+  body: RecordBody,
+  prev: string,
+  key: Uint8Array,
+): { readonly end: number; readonly hash: string } {
+  const room = MAX_LINE - 1 - SEAL_LENGTH;
+  let json = canonical(place, body, prev);
+  const excess = json.length - CLOSE_LENGTH - room;
+  if (excess > 0) json = canonical(place, { ...shorten(body, excess + TRUNCATED), truncated: true }, prev);
+  const seal = at + target.write(json, at, 'latin1') - CLOSE_LENGTH;
+  const hash = hashOf(target.subarray(at, seal), key);
+  return { end: seal + target.write(`,"hash":"${hash}"}\n`, seal, 'latin1'), hash };
+}
 
 /** The line of a record, without its newline, and its hash. */
 export function sealRecord(
@@ -71,14 +94,9 @@ export function sealRecord(
   prev: string,
   key: Uint8Array,
 ): { readonly line: string; readonly hash: string } {
-  const room = MAX_LINE - 1 - SEAL_LENGTH;
-  let text = canonical(place, body, prev);
-  if (text.length > room) {
-    const shorter = shorten(body, text.length - room + TRUNCATED);
-    text = canonical(place, { ...shorter, truncated: true }, prev);
-  }
-  const hash = hashOf(text, key);
-  return { line: `${text},"hash":"${hash}"}`, hash };
+  const target = Buffer.alloc(MAX_LINE);
+  const { end, hash } = writeRecord(target, 0, place, body, prev, key);
+  return { line: target.toString('latin1', 0, end - 1), hash };
 }
 
 /** The record in a line, if it is one, and whether its hash is right. */
@@ -125,7 +143,7 @@ export function isHash(value: unknown): value is string {
 
 function canonical(place: RecordPlace, body: RecordBody, prev: string): string {
   const { seq, boot_id, time, mono_us } = place;
-  return toAscii({ v: 1, seq, boot_id, time, mono_us, ...body, prev }).slice(0, -1);
+  return toAscii({ v: 1, seq, boot_id, time, mono_us, ...body, prev });
 }
 
 function toAscii(value: unknown): string {
@@ -156,6 +174,6 @@ function shorten(body: RecordBody, bytes: number): RecordBody {
   return shorter as RecordBody;
 }
 
-function hashOf(text: string, key: Uint8Array): string {
-  return createHmac('sha256', key).update(`${DOMAIN}${text}`).digest('hex');
+function hashOf(text: string | Uint8Array, key: Uint8Array): string {
+  return createHmac('sha256', key).update(DOMAIN).update(text).digest('hex');
 }

@@ -110,10 +110,11 @@ export function createCircuitBreaker(now: () => number): CircuitBreaker {
 
   function check(listener: string, provider: string): void {
     const at = now();
-    const found = circuitKeys(listener, provider).map((key) => circuits.get(key));
-    const wait = Math.max(...found.map((circuit) => waitOf(circuit, at)));
+    const [providerKey, pairKey] = circuitKeys(listener, provider);
+    const [ofProvider, ofPair] = [circuits.get(providerKey), circuits.get(pairKey)];
+    const wait = Math.max(waitOf(ofProvider, at), waitOf(ofPair, at));
     if (wait === 0) return;
-    const isOpen = found.some((circuit) => (circuit?.openUntil ?? 0) > at);
+    const isOpen = Math.max(ofProvider?.openUntil ?? 0, ofPair?.openUntil ?? 0) > at;
     throw new ProxyError('circuit_open', isOpen ? 'open' : 'half-open', wait);
   }
 
@@ -141,7 +142,11 @@ export function createCircuitBreaker(now: () => number): CircuitBreaker {
   }
 
   function record(key: string, limit: CircuitLimit, request: number, finding: Finding): void {
-    const circuit = circuits.get(key) ?? createCircuit();
+    const circuit = circuits.get(key);
+    if (circuit === undefined) {
+      if (finding === 'failed') fail(key, createCircuit(), limit, false);
+      return;
+    }
     const isProbe = circuit.probe === request;
     if (isProbe) circuit.probe = undefined;
     // What began before the circuit opened says nothing about how the upstream is now, not even once it is closed again.

@@ -2,9 +2,27 @@
 
 import type { Bucket, RateLimit } from './rate-limit.ts';
 
-export function pairKey(listener: string, provider: string): string {
-  return `${listener} ${provider}`;
+/**
+ * Two names as one key. Remembered, because a text that is put together anew is hashed anew in each table where it is
+ * looked up; the names are those of configurations, and few.
+ */
+function join(first: string, second: string): string {
+  let keys = joined.get(first);
+  if (keys === undefined) {
+    keys = new Map();
+    joined.set(first, keys);
+  }
+  let key = keys.get(second);
+  if (key === undefined) {
+    key = `${first} ${second}`;
+    keys.set(second, key);
+  }
+  return key;
 }
+
+const joined = new Map<string, Map<string, string>>();
+
+export const pairKey = join;
 
 /** The circuits that a request passes: its provider's, and that of its pair. */
 export function circuitKeys(listener: string, provider: string): readonly [string, string] {
@@ -28,7 +46,7 @@ export function bucketsOf(listener: Limited, provider: Limited, pair: RateLimit 
 
 /** The buckets of the rate limiter. */
 export const bucketKey = {
-  listener: (listener: string) => `listener ${listener}`,
-  provider: (provider: string) => `provider ${provider}`,
-  pair: (listener: string, provider: string) => `pair ${pairKey(listener, provider)}`,
+  listener: (listener: string) => join('listener', listener),
+  provider: (provider: string) => join('provider', provider),
+  pair: (listener: string, provider: string) => join('pair', pairKey(listener, provider)),
 };

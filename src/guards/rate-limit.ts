@@ -37,19 +37,23 @@ export interface RateLimiter {
   readonly level: (bucket: Bucket) => number | undefined;
 }
 
-/** What is left of one request's token that may still be given back, 0 to 1. */
+/** What is left of one request's token that may still be given back, 0 to 1; in a list by age. */
 interface Loan {
+  readonly state: State;
   amount: number;
+  older: Loan | undefined;
+  newer: Loan | undefined;
 }
 
 interface State {
   tokens: number;
   /**
-   * Tokens that may still be given back, oldest first. With what is in the bucket they are never more than it holds:
-   * else a client that holds requests back, and gives them up when it is full again, gets more than `burst` through at
-   * once. What comes in makes the oldest loans void.
+   * Tokens that may still be given back. With what is in the bucket they are never more than it holds: else a client
+   * that holds requests back, and gives them up when it is full again, gets more than `burst` through at once. What
+   * comes in makes the oldest loans void. A list, because a `Set` keeps the collector busy (docs/performance.md).
    */
-  readonly loans: Set<Loan>;
+  oldest: Loan | undefined;
+  newest: Loan | undefined;
   /** Sum of the loans. */
   lent: number;
   at: number;
@@ -67,8 +71,11 @@ export function createRateLimiter(now: () => number): RateLimiter {
 
   function refill({ key, limit }: Bucket): State {
     const at = now();
-    const state = states.get(key) ?? { tokens: limit.burst, loans: new Set(), lent: 0, at };
-    states.set(key, state);
+    let state = states.get(key);
+    if (state === undefined) {
+      state = { tokens: limit.burst, oldest: undefined, newest: undefined, lent: 0, at };
+      states.set(key, state);
+    }
     const gained = ((at - state.at) * limit.requests) / limit.perMs;
     // A reload may have made the bucket smaller.
     state.tokens = Math.min(limit.burst, state.tokens + gained);
@@ -79,46 +86,61 @@ export function createRateLimiter(now: () => number): RateLimiter {
 
   function voidLoans(state: State, excess: number): void {
     let left = excess;
-    for (const loan of state.loans) {
-      if (left <= 0) return;
+    while (state.oldest !== undefined && left > 0) {
+      const loan = state.oldest;
       const part = Math.min(loan.amount, left);
       left -= part;
       loan.amount -= part;
       state.lent -= part;
-      if (loan.amount === 0) state.loans.delete(loan);
+      if (loan.amount === 0) close(loan);
     }
   }
 
   function lend(state: State): Loan {
-    const loan = { amount: 1 };
+    const loan: Loan = { state, amount: 1, older: state.newest, newer: undefined };
+    if (loan.older === undefined) state.oldest = loan;
+    else loan.older.newer = loan;
+    state.newest = loan;
     state.tokens -= 1;
-    state.loans.add(loan);
     state.lent += 1;
     return loan;
   }
 
-  function settleLoan(state: State, loan: Loan, back: 0 | 1): void {
-    state.loans.delete(loan);
-    state.tokens += back * loan.amount;
+  /** Takes a loan off its list. */
+  function close(loan: Loan): void {
+    const { state, older, newer } = loan;
+    if (older === undefined) state.oldest = newer;
+    else older.newer = newer;
+    if (newer === undefined) state.newest = older;
+    else newer.older = older;
+    // Its request may be long, and must not keep all that came behind it in memory.
+    loan.older = loan.newer = undefined;
     // Sums of parts drift; no loan, nothing lent.
-    state.lent = state.loans.size === 0 ? 0 : state.lent - loan.amount;
+    state.lent = state.oldest === undefined ? 0 : state.lent - loan.amount;
+  }
+
+  function settleLoan(loan: Loan, back: 0 | 1): void {
+    // It was made void.
+    if (loan.amount === 0) return;
+    close(loan);
+    loan.state.tokens += back * loan.amount;
   }
 
   function take(buckets: readonly Bucket[]): Charge {
     if (buckets.length === 0) return FREE;
-    const held = buckets.map((bucket) => ({ state: refill(bucket), limit: bucket.limit }));
+    const states = buckets.map(refill);
     let waitMs = 0;
-    for (const { state, limit } of held) {
-      const missing = 1 - HAIR - state.tokens;
+    for (const [index, { limit }] of buckets.entries()) {
+      const missing = 1 - HAIR - (states[index]?.tokens ?? 0);
       if (missing > 0) waitMs = Math.max(waitMs, (missing * limit.perMs) / limit.requests);
     }
     if (waitMs > 0) throw new ProxyError('rate_limited', 'rate', Math.max(1, Math.ceil(waitMs / 1000)));
-    const loans = held.map(({ state }) => ({ state, loan: lend(state) }));
-    let open = true;
+    const loans = states.map(lend);
+    let isSettled = false;
     function settle(back: 0 | 1): void {
-      if (!open) return;
-      open = false;
-      for (const { state, loan } of loans) settleLoan(state, loan, back);
+      if (isSettled) return;
+      isSettled = true;
+      for (const loan of loans) settleLoan(loan, back);
     }
     return { spend: () => settle(0), giveBack: () => settle(1) };
   }

@@ -81,11 +81,9 @@ export async function requests(
 
 export function events(
   { place, headers }: Stand,
-  streams: number,
-  every: number,
-  count: number,
+  how: Required<Pick<Job, 'connections' | 'every' | 'count' | 'turns'>>,
 ): Promise<EventsResult> {
-  return load({ kind: 'events', place, headers, connections: streams, every, count });
+  return load({ kind: 'events', place, headers, ...how });
 }
 
 export function transfer(

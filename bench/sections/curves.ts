@@ -9,6 +9,8 @@ import { type Curve, type Section, shapeOf, short, type Table } from '../results
 import { type Figure, figure } from '../stats.ts';
 
 const CONNECTIONS = 64;
+/** To one of many listeners: each of them may have so many requests in flight that all of them fit. */
+const LISTENER_CONNECTIONS = 32;
 const KIB = 1024;
 
 interface Kind {
@@ -62,7 +64,7 @@ async function measureRules(lab: Lab): Promise<Section> {
       ...ENDPOINTS,
       ...Array.from({ length: count - 1 }, (_, n) => `{ methods = ["POST"], paths = ["/v2/item-${n}/run"] }`),
     ];
-    const { cost, cells } = await measureSetup(lab, { endpoints });
+    const { cost, cells } = await measureSetup(lab, { endpoints }, CONNECTIONS);
     points.push([count, cost]);
     rows.push([count.toLocaleString('en'), ...times.map(short), ...cells]);
   }
@@ -79,13 +81,18 @@ async function measureRules(lab: Lab): Promise<Section> {
 const SETUP_COLUMNS = ['start ms', 'RSS MiB', 'requests/s', 'CPU us per request'];
 
 /** Starts isoproxy and sends requests to its first listener. */
-async function measureSetup(lab: Lab, setup: Setup): Promise<{ cost: number; cells: string[] }> {
+async function measureSetup(
+  lab: Lab,
+  setup: Setup,
+  connections: number,
+): Promise<{ cost: number; cells: string[] }> {
   const stand = await startIsoproxy('isoproxy', lab.work, lab.upstream, setup);
   try {
     const memory = memoryMiB(stand.running.pid, 'VmRSS');
     const results = [];
     for (let round = 0; round < Math.min(lab.rounds, 3); round++)
-      results.push(await requests(stand, CONNECTIONS, lab.seconds));
+      results.push(await requests(stand, connections, lab.seconds));
+    if (results.some(({ errors }) => errors > 0)) throw new Error('not every answer was good');
     const cost = figure(results.map((result) => result.cpu_us ?? Number.NaN)).median;
     const perSecond = figure(results.map((result) => result.per_second)).median;
     return { cost, cells: [stand.startedMs, memory, perSecond, cost].map(short) };
@@ -99,12 +106,12 @@ async function measureListeners(lab: Lab): Promise<Section> {
   const points: [number, number][] = [];
   for (const listeners of lab.quick ? [1, 200] : [1, 10, 50, 200]) {
     say(`listeners: ${listeners}`);
-    const { cost, cells } = await measureSetup(lab, { listeners, maxConcurrent: 40 });
+    const { cost, cells } = await measureSetup(lab, { listeners, maxConcurrent: 40 }, LISTENER_CONNECTIONS);
     points.push([listeners, cost]);
     rows.push([String(listeners), ...cells]);
   }
   const curve: Curve = { title: 'listeners', x: 'listeners', y: 'CPU us per request', points };
-  const note = `Requests over ${CONNECTIONS} connections to one of them. CPU per request is ${shapeOf(points)}.`;
+  const note = `Requests over ${LISTENER_CONNECTIONS} connections to one of them. CPU per request is ${shapeOf(points)}.`;
   return {
     tables: [{ title: 'Listeners', note, columns: ['listeners', ...SETUP_COLUMNS], rows }],
     curves: [curve],

@@ -4,9 +4,8 @@
  * stands the certificate, which is verified before a byte of a request is sent.
  */
 import { lookup } from 'node:dns/promises';
-import { isIP } from 'node:net';
 import type { ProviderConfig } from './config/effective.ts';
-import { isPrivateAddress } from './proxy/private-address.ts';
+import { isAddress, isPrivateAddress } from './proxy/private-address.ts';
 
 /** How long start waits for the resolver, ms. A resolver that is down must not keep the proxy down. */
 const RESOLVE_MS = 2_000;
@@ -37,7 +36,7 @@ export async function reviewUpstreamAddresses(
       )
         return;
       const host = provider.hostname.replace(/^\[|\]$/g, '');
-      const addresses = isIP(host) ? [host] : await resolve(host);
+      const addresses = isAddress(host) ? [host] : await resolve(host);
       if (addresses.length === 0) unresolved.push(provider.name);
       else if (addresses.some(isPrivateAddress)) refused.push(provider.name);
     }),

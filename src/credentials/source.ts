@@ -1,5 +1,4 @@
 /** Secret sources: how the value of a secret is read, and when it is read again. */
-import { execFile } from 'node:child_process';
 import { closeSync, constants, fstatSync, openSync, readSync, type Stats, statSync } from 'node:fs';
 import { isAbsolute, join } from 'node:path';
 import type { CredentialConfig, SecretSource } from './credential.ts';
@@ -199,7 +198,7 @@ function createCommandReader(
   return { read };
 }
 
-function runCommand(
+async function runCommand(
   source: Extract<SecretSource, { kind: 'command' }>,
   env: SourceContext['env'],
 ): Promise<string> {
@@ -213,6 +212,7 @@ function runCommand(
     encoding: 'latin1' as const,
     cwd: '/',
   };
+  const { execFile } = await import('node:child_process');
   return new Promise((resolve, reject) => {
     execFile(file, args, options, (error, stdout) => {
       if (error) reject(new SecretError(commandFailure(error, source.timeoutMs)));

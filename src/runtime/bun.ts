@@ -3,10 +3,9 @@ import { write } from 'node:fs';
 import { ProxyError } from '../errors.ts';
 import type { Upstream } from '../proxy/forward.ts';
 import type { BodySource } from '../proxy/response-body.ts';
-import { type EndEvents, NO_CLOSE_FRAME, type TunnelEnd } from '../proxy/websocket.ts';
+import { type EndEvents, NO_CLOSE_FRAME, type OpenWebSocket, type TunnelEnd } from '../proxy/websocket.ts';
 import { hideMemory } from './hidden-memory.ts';
 import type { Runtime, ServeOptions, Server, UpstreamRoute } from './runtime.ts';
-import { openWebSocketBy } from './websocket-client.ts';
 
 /** What the types of this Bun version do not say: the address of a unix listener, and the sweep. */
 type BunServer = ReturnType<typeof Bun.serve> & { readonly address: unknown; closeIdleConnections(): void };
@@ -180,6 +179,12 @@ function bodyStream(source: BodySource): ReadableStream<Uint8Array<ArrayBuffer>>
   return new ReadableStream({ type: 'direct', pull, cancel } as unknown as UnderlyingDefaultSource<
     Uint8Array<ArrayBuffer>
   >);
+}
+
+/** Its client is loaded when the first one is asked for: most configurations have none. */
+function openWebSocketBy(route: UpstreamRoute): OpenWebSocket {
+  return async (request, events) =>
+    (await import('./websocket-client.ts')).openWebSocket(route, request, events);
 }
 
 function openUpstream(route: UpstreamRoute): Upstream {

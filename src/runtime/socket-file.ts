@@ -13,7 +13,6 @@ import {
   type Stats,
   unlinkSync,
 } from 'node:fs';
-import { connect } from 'node:net';
 import { dirname, join } from 'node:path';
 import process from 'node:process';
 
@@ -150,7 +149,8 @@ async function refuseForeign(path: string): Promise<void> {
 }
 
 /** Does somebody listen? Anything but a plain refusal counts as yes. */
-function isLive(path: string): Promise<boolean> {
+async function isLive(path: string): Promise<boolean> {
+  const { connect } = await import('node:net');
   return new Promise((resolve) => {
     const probe = connect({ path });
     probe.once('connect', () => {

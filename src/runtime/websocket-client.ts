@@ -7,15 +7,14 @@
 import type { IncomingMessage } from 'node:http';
 import { connect as connectPlain } from 'node:net';
 import { Readable } from 'node:stream';
-import { connect as connectTls } from 'node:tls';
-import type { ClientOptions, RawData, WebSocket } from 'real-ws';
+import { type ConnectionOptions, connect as connectTls } from 'node:tls';
+import { type ClientOptions, type RawData, WebSocket } from 'real-ws';
 import { ProxyError } from '../errors.ts';
 import type { Abort } from '../proxy/abort.ts';
 import { translateUpstreamError } from '../proxy/forward.ts';
 import {
   type EndEvents,
   NO_STATUS,
-  type OpenWebSocket,
   type UpstreamEnd,
   type WebSocketAnswer,
   type WebSocketRequest,
@@ -25,36 +24,35 @@ import type { UpstreamRoute } from './runtime.ts';
 /** How long an upstream may take to take what waits and to answer a close frame, ms. */
 const CLOSE_TIMEOUT_MS = 3_000;
 
-/** How WebSockets reach one upstream, with nothing but the configuration to decide it. */
-export function openWebSocketBy(route: UpstreamRoute): OpenWebSocket {
+/** Opens a WebSocket to one upstream, with nothing but the configuration to decide how. */
+export async function openWebSocket(
+  route: UpstreamRoute,
+  request: WebSocketRequest,
+  events: EndEvents,
+): Promise<WebSocketAnswer> {
+  // The client may have left while this was loaded.
+  if (request.abort.isAborted()) throw request.abort.reason();
   const tls = { rejectUnauthorized: true, ...defined({ ca: route.ca, cert: route.cert, key: route.key }) };
-
-  /** The package has no way to a unix socket that verifies by the upstream's name. */
-  function connectSocket(path: string, url: URL): ClientOptions['createConnection'] {
-    const servername = url.hostname;
-    const connect = () =>
-      url.protocol === 'https:' ? connectTls({ ...tls, path, servername }) : connectPlain(path);
-    return connect as ClientOptions['createConnection'];
-  }
-
-  return async (request, events) => {
-    // Loaded when the first one is asked for: most configurations have none.
-    const { WebSocket } = await import('real-ws');
-    // The client may have left while it was loaded.
-    if (request.abort.isAborted()) throw request.abort.reason();
-    const options: ClientOptions & { closeTimeout: number } = {
-      ...tls,
-      headers: Object.fromEntries(request.headers),
-      // Bytes must be readable for the reflection guard, and a small message must not grow without bound.
-      perMessageDeflate: false,
-      followRedirects: false,
-      maxPayload: request.maxMessageBytes,
-      closeTimeout: CLOSE_TIMEOUT_MS,
-    };
-    if (route.socket !== undefined)
-      options.createConnection = connectSocket(route.socket, new URL(request.url));
-    return handshake(new WebSocket(request.url, [...request.protocols], options), request, events);
+  const options: ClientOptions & { closeTimeout: number } = {
+    ...tls,
+    headers: Object.fromEntries(request.headers),
+    // Bytes must be readable for the reflection guard, and a small message must not grow without bound.
+    perMessageDeflate: false,
+    followRedirects: false,
+    maxPayload: request.maxMessageBytes,
+    closeTimeout: CLOSE_TIMEOUT_MS,
   };
+  if (route.socket !== undefined)
+    options.createConnection = connectSocket(route.socket, new URL(request.url), tls);
+  return handshake(new WebSocket(request.url, [...request.protocols], options), request, events);
+}
+
+/** The package has no way to a unix socket that verifies by the upstream's name. */
+function connectSocket(path: string, url: URL, tls: ConnectionOptions): ClientOptions['createConnection'] {
+  const servername = url.hostname;
+  const connect = () =>
+    url.protocol === 'https:' ? connectTls({ ...tls, path, servername }) : connectPlain(path);
+  return connect as ClientOptions['createConnection'];
 }
 
 function handshake(

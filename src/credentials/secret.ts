@@ -5,7 +5,7 @@
  * reflection guard's form builder call, and nothing else (a test greps for it). JavaScript cannot erase a
  * string: copies inside the runtime's heap remain possible, and SECURITY.md says so.
  */
-import { createHash, timingSafeEqual } from 'node:crypto';
+import { hash, timingSafeEqual } from 'node:crypto';
 
 const REDACTED = '[secret]';
 
@@ -72,5 +72,5 @@ export class Secret {
 }
 
 function digest(text: string): Uint8Array {
-  return createHash('sha256').update(text).digest();
+  return hash('sha256', text, 'buffer');
 }

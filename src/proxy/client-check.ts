@@ -27,12 +27,10 @@ export function checkHostName(headers: Headers, hosts: readonly string[]): void 
  * @throws ProxyError client_unauthorized
  */
 export function checkToken(headers: Headers, token: Secret): void {
-  const presented = [bearer(headers.get('authorization')), headers.get('x-api-key')].filter(
-    (value) => value !== null,
-  );
-  if (presented.length === 0) throw new ProxyError('client_unauthorized', 'no token presented');
-  if (!presented.some((value) => token.isValue(value)))
-    throw new ProxyError('client_unauthorized', 'wrong token');
+  const presented = [bearer(headers.get('authorization')), headers.get('x-api-key')];
+  if (presented.some((value) => value !== null && token.isValue(value))) return;
+  const isAbsent = presented.every((value) => value === null);
+  throw new ProxyError('client_unauthorized', isAbsent ? 'no token presented' : 'wrong token');
 }
 
 function bearer(authorization: string | null): string | null {

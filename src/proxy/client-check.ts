@@ -6,6 +6,7 @@
 import type { Secret } from '../credentials/secret.ts';
 import { ProxyError } from '../errors.ts';
 import { hostName } from './framing.ts';
+import { isLoopbackAddress } from './private-address.ts';
 
 /** @throws ProxyError browser_origin for an Origin that is not listed. */
 export function checkOrigin(headers: Headers, allowOrigins: readonly string[]): void {
@@ -17,7 +18,7 @@ export function checkOrigin(headers: Headers, allowOrigins: readonly string[]): 
 /** @throws ProxyError host_not_allowed for a Host that is neither loopback nor listed. */
 export function checkHostName(headers: Headers, hosts: readonly string[]): void {
   const host = hostName(headers.get('host') ?? '');
-  const loopback = host === 'localhost' || host === '[::1]' || /^127(?:\.[0-9]{1,3}){3}$/.test(host);
+  const loopback = host === 'localhost' || host === '[::1]' || isLoopbackAddress(host);
   if (!loopback && !hosts.includes(host))
     throw new ProxyError('host_not_allowed', 'Host is neither loopback nor in hosts');
 }
@@ -33,7 +34,11 @@ export function checkToken(headers: Headers, token: Secret): void {
   throw new ProxyError('client_unauthorized', isAbsent ? 'no token presented' : 'wrong token');
 }
 
+const SCHEME = 'bearer ';
+
 function bearer(authorization: string | null): string | null {
-  const match = authorization === null ? null : /^bearer +(.+)$/i.exec(authorization);
-  return match?.[1] ?? null;
+  if (authorization === null || authorization.slice(0, SCHEME.length).toLowerCase() !== SCHEME) return null;
+  let start = SCHEME.length;
+  while (authorization.charAt(start) === ' ') start++;
+  return authorization.slice(start);
 }

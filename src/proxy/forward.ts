@@ -4,6 +4,7 @@
  */
 import { ProxyError } from '../errors.ts';
 import type { Abort } from './abort.ts';
+import { parseContentLength } from './decimal.ts';
 import type { RuleOptions } from './rules.ts';
 
 /** fetch, bound to the TLS settings and the route of one upstream; see runtime/. */
@@ -120,6 +121,7 @@ export function checkResponseHead(
 
 function parseDeclaredLength(text: string | null): number | undefined {
   if (text === null) return undefined;
-  if (!/^[0-9]{1,15}$/.test(text)) throw new ProxyError('upstream_invalid', 'malformed Content-Length');
-  return Number(text);
+  const length = parseContentLength(text);
+  if (length === undefined) throw new ProxyError('upstream_invalid', 'malformed Content-Length');
+  return length;
 }

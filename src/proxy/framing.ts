@@ -3,6 +3,7 @@
  * (and closes); what it lets through, and what Deno's laxer parser lets through, is refused here.
  */
 import { ProxyError } from '../errors.ts';
+import { isDigits, parseContentLength } from './decimal.ts';
 
 function refuse(reason: string): never {
   throw new ProxyError('bad_request', reason);
@@ -37,24 +38,62 @@ export function checkFraming(method: string, headers: Headers): Framing {
   return { declaredLength: length, hasBody };
 }
 
-/** Content-Length is digits only, once: the runtime joins equal repeats as "3, 3". */
 function parseLength(text: string | null): number | undefined {
   if (text === null) return undefined;
-  if (!/^[0-9]{1,15}$/.test(text)) refuse('malformed or repeated Content-Length');
-  return Number(text);
+  return parseContentLength(text) ?? refuse('malformed or repeated Content-Length');
 }
-
-/** host[":" port] or "[" IPv6 "]" [":" port]; an IP literal or reg-name of plain characters (RFC 3986 3.2.2). */
-const HOST = /^(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253})|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?$/;
 
 function checkHostSyntax(host: string | null): void {
   if (host === null) refuse('no Host');
   if (host.includes(',')) refuse('more than one Host');
-  if (!HOST.test(host)) refuse('malformed Host');
+  if (!isHost(host)) refuse('malformed Host');
+}
+
+const LETTERS = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
+const DIGITS = '0123456789';
+const NAME_CHARS = charTable(`${LETTERS}${DIGITS}._-`);
+const IPV6_CHARS = charTable(`${DIGITS}ABCDEFabcdef:.`);
+/** Characters: of a name, of an address between its brackets, of a port. */
+const MAX_NAME = 254;
+const MAX_IPV6 = 45;
+const MAX_PORT_DIGITS = 5;
+
+/** host[":" port] or "[" IPv6 "]" [":" port]; an IP literal or reg-name of plain characters (RFC 3986 3.2.2). */
+function isHost(text: string): boolean {
+  const end = hostEnd(text);
+  if (!(text.startsWith('[') ? isLiteral(text, end) : isName(text, end))) return false;
+  return end === text.length || (text.charAt(end) === ':' && isDigits(text, end + 1, MAX_PORT_DIGITS));
+}
+
+function isLiteral(text: string, end: number): boolean {
+  const length = end - 2;
+  if (length < 2 || length > MAX_IPV6 || text.charAt(end - 1) !== ']') return false;
+  return consistsOf(IPV6_CHARS, text, 1, end - 1);
+}
+
+function isName(text: string, end: number): boolean {
+  if (end < 1 || end > MAX_NAME || '._-'.includes(text.charAt(0))) return false;
+  return consistsOf(NAME_CHARS, text, 0, end);
+}
+
+/** Where the host ends, and a port may begin. */
+function hostEnd(text: string): number {
+  const end = text.startsWith('[') ? text.indexOf(']') + 1 : text.indexOf(':');
+  return end <= 0 ? text.length : end;
+}
+
+function charTable(chars: string): Uint8Array {
+  const table = new Uint8Array(128);
+  for (const char of chars) table[char.charCodeAt(0)] = 1;
+  return table;
+}
+
+function consistsOf(table: Uint8Array, text: string, start: number, end: number): boolean {
+  for (let i = start; i < end; i++) if (table[text.charCodeAt(i)] !== 1) return false;
+  return true;
 }
 
 /** The host part of a Host header, lower case, without the port. */
 export function hostName(host: string): string {
-  const end = host.startsWith('[') ? host.indexOf(']') + 1 : host.indexOf(':');
-  return (end <= 0 ? host : host.slice(0, end)).toLowerCase();
+  return host.slice(0, hostEnd(host)).toLowerCase();
 }

@@ -7,8 +7,7 @@
 
 /** Folds a header name for comparison. */
 export function foldName(name: string): string {
-  const lower = name.toLowerCase();
-  return lower.includes('_') || lower.includes('.') ? lower.replace(/[_.]/g, '-') : lower;
+  return name.toLowerCase().replaceAll('_', '-').replaceAll('.', '-');
 }
 
 /** Hop-by-hop fields (RFC 9110 7.6.1, and the older names still seen). Stripped both ways. */

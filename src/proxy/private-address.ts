@@ -6,6 +6,8 @@
  * Lists: IANA special-purpose address registries (RFC 6890 and successors), IPv6 global unicast 2000::/3.
  */
 
+import { isDigits } from './decimal.ts';
+
 /** First address and prefix length of the IPv4 blocks that are not public. */
 const PRIVATE_V4: readonly (readonly [string, number])[] = [
   ['0.0.0.0', 8],
@@ -54,7 +56,8 @@ export function isAddress(text: string): boolean {
 /** Dotted quad, decimal, no leading zeros: other spellings are read differently by different resolvers. */
 function parseV4(text: string): number | undefined {
   const parts = text.split('.');
-  if (parts.length !== 4 || !parts.every((part) => /^(?:0|[1-9][0-9]{0,2})$/.test(part))) return undefined;
+  const isPart = (part: string) => isDigits(part, 0, 3) && (part === '0' || !part.startsWith('0'));
+  if (parts.length !== 4 || !parts.every(isPart)) return undefined;
   const bytes = parts.map(Number);
   if (bytes.some((byte) => byte > 255)) return undefined;
   return bytes.reduce((sum, byte) => sum * 256 + byte, 0);

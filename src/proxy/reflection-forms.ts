@@ -12,7 +12,7 @@ import type { Secret } from '../credentials/secret.ts';
 const ESCAPES: readonly number[] = [0x25, 0x5c];
 
 /** Form bytes beyond the public prefix from which a partial match at a chunk's end is held back. */
-export const HOLD_BACK_BYTES = 16;
+const HOLD_BACK_BYTES = 16;
 
 /** Of a longer secret (a JWT), this much of its beginning is looked for: an echo of the whole holds it. */
 const MAX_FORM_BYTES = 1024;
@@ -37,6 +37,8 @@ export interface ReflectionAutomaton {
   readonly begins: Uint8Array;
   /** 1 where a whole form ends. */
   readonly final: Uint8Array;
+  /** Length of the shortest form, bytes: no shorter text holds one, and escapes only make a text longer. */
+  readonly shortest: number;
   /** How many bytes back the longest tail to be held back begins; 0 = nothing to hold. */
   readonly hold: Uint16Array;
 }
@@ -131,6 +133,7 @@ function compile(forms: readonly Form[]): ReflectionAutomaton {
   return {
     next,
     begins,
+    shortest: Math.min(...forms.map(({ text }) => text.length)),
     final: Uint8Array.from(nodes, (node) => (node.final ? 1 : 0)),
     hold: Uint16Array.from(nodes, (node) => node.hold),
   };

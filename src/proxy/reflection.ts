@@ -9,7 +9,7 @@
  * tails go out at once while the state is kept: holding them would tell an agent that controls the
  * chunks which of its guesses is right, one byte after another.
  */
-import { HOLD_BACK_BYTES, type ReflectionAutomaton } from './reflection-forms.ts';
+import type { ReflectionAutomaton } from './reflection-forms.ts';
 
 export interface ScanResult {
   /** Bytes that may go to the client now; may be empty, may be the input itself. */
@@ -161,8 +161,8 @@ function join(a: Uint8Array, b: Uint8Array): Uint8Array {
   return all;
 }
 
-/** Does `text` (header names and values) carry a secret? */
+/** Does `text` (a header's name or value) carry a secret? */
 export function carriesSecret(automaton: ReflectionAutomaton, text: string): boolean {
-  if (text.length < HOLD_BACK_BYTES) return false;
+  if (text.length < automaton.shortest) return false;
   return createScanner(automaton).push(utf8.encode(text)).reflected;
 }

@@ -6,8 +6,11 @@ import type { LogLevel } from './config/effective.ts';
 import { LOG_LEVELS } from './config/effective.ts';
 import type { AccessRecord } from './proxy/exchange.ts';
 
-/** Most text that waits for a slow reader, characters. */
-const MAX_WAITING = 1024 * 1024;
+/**
+ * Most text that waits to be written, characters. A slow reader is not the only reason: when an upstream goes away, each
+ * of 10,000 streams has its line in the same moment, and those are the lines that somebody will want to read.
+ */
+const MAX_WAITING = 4 * 1024 * 1024;
 
 /** Lines of this long go out in one write, ms: a write for each turn of the event loop costs ten times as much as the line. */
 const GATHER_MS = 10;

@@ -6,7 +6,7 @@ import type { Abort } from './proxy/abort.ts';
 import type { Exchange } from './proxy/exchange.ts';
 import { checkResponseHead, translateUpstreamError } from './proxy/forward.ts';
 import { clientHeaders } from './proxy/headers.ts';
-import { carriesSecret, createScanner } from './proxy/reflection.ts';
+import { carriesSecret, createScanner, holdsSecret } from './proxy/reflection.ts';
 import { type BodySource, passBody } from './proxy/response-body.ts';
 import type { Rule } from './proxy/rules.ts';
 import type { Watch } from './proxy/watch.ts';
@@ -181,7 +181,7 @@ async function readSmallAnswer(
   const whole = await readDeclared(response, declaredLength, watch).catch((error) => {
     throw translateUpstreamError(error, exchange.abort);
   });
-  if (automaton !== undefined && createScanner(automaton).push(whole).reflected)
+  if (automaton !== undefined && holdsSecret(automaton, whole))
     throw new ProxyError('credential_reflected', 'in the response body');
   return whole;
 }

@@ -18,9 +18,8 @@ export function checkOrigin(headers: Headers, allowOrigins: readonly string[]): 
 /** @throws ProxyError host_not_allowed for a Host that is neither loopback nor listed. */
 export function checkHostName(headers: Headers, hosts: readonly string[]): void {
   const host = hostName(headers.get('host') ?? '');
-  const loopback = host === 'localhost' || host === '[::1]' || isLoopbackAddress(host);
-  if (!loopback && !hosts.includes(host))
-    throw new ProxyError('host_not_allowed', 'Host is neither loopback nor in hosts');
+  if (host === 'localhost' || hosts.includes(host) || isLoopbackAddress(host)) return;
+  throw new ProxyError('host_not_allowed', 'Host is neither loopback nor in hosts');
 }
 
 /**

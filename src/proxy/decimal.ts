@@ -1,6 +1,6 @@
 /** Decimal numbers in the text of the protocol. */
 
-/** More digits than these are more than anybody sends, and fewer than a number cannot hold. */
+/** More than anybody sends, and always exact in a number. */
 const MAX_LENGTH_DIGITS = 15;
 
 /** A Content-Length, bytes; undefined if it is anything but digits, once (RFC 9110 8.6): the runtime joins repeats as "3, 3". */

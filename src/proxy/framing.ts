@@ -93,7 +93,8 @@ function consistsOf(table: Uint8Array, text: string, start: number, end: number)
   return true;
 }
 
-/** The host part of a Host header, lower case, without the port. */
+/** The host part of a well-formed Host header as a configuration names it: lower case, without brackets and port. */
 export function hostName(host: string): string {
-  return host.slice(0, hostEnd(host)).toLowerCase();
+  const end = hostEnd(host);
+  return (host.startsWith('[') ? host.slice(1, end - 1) : host.slice(0, end)).toLowerCase();
 }

@@ -20,8 +20,8 @@ export interface ScanResult {
 
 export interface ReflectionScanner {
   readonly push: (chunk: Uint8Array) => ScanResult;
-  /** The stream ended: what was held back and never became a secret. */
-  readonly end: () => Uint8Array;
+  /** The stream ended: what was held back, unless its last bytes made it a secret. */
+  readonly end: () => ScanResult;
 }
 
 const EMPTY = new Uint8Array(0);
@@ -125,10 +125,13 @@ export function createScanner(automaton: ReflectionAutomaton): ReflectionScanner
     return all.subarray(0, all.length - keep);
   }
 
-  function end(): Uint8Array {
+  function end(): ScanResult {
+    // What looked like an escape to the last stands for itself.
+    let found = false;
+    while (escapeLength > 0) found = abandonEscape() || found;
     const rest = held;
     held = EMPTY;
-    return rest;
+    return found ? { clean: EMPTY, reflected: true } : { clean: rest, reflected: false };
   }
 
   return { push, end };
@@ -161,8 +164,14 @@ function join(a: Uint8Array, b: Uint8Array): Uint8Array {
   return all;
 }
 
+/** Do these bytes, which are all that there is, carry a secret? */
+export function holdsSecret(automaton: ReflectionAutomaton, bytes: Uint8Array): boolean {
+  if (bytes.length < automaton.shortest) return false;
+  const scanner = createScanner(automaton);
+  return scanner.push(bytes).reflected || scanner.end().reflected;
+}
+
 /** Does `text` (a header's name or value) carry a secret? */
 export function carriesSecret(automaton: ReflectionAutomaton, text: string): boolean {
-  if (text.length < automaton.shortest) return false;
-  return createScanner(automaton).push(utf8.encode(text)).reflected;
+  return text.length >= automaton.shortest && holdsSecret(automaton, utf8.encode(text));
 }

@@ -86,13 +86,13 @@ function createSource(options: ResponseBodyOptions): BodySource {
     }
   }
 
-  /** The clean part of a piece; may be empty when all of it is held back. */
-  function screen(piece: Bytes): Bytes {
-    received += piece.byteLength;
+  /** The clean part of a piece, or of what was held back at the end; may be empty when all of it is held back. */
+  function screen(piece: Bytes | undefined): Bytes {
+    received += piece?.byteLength ?? 0;
     if (received > limit) throw cut(new ProxyError('response_too_large', 'body grew over max_response_body'));
-    const result = scanner?.push(piece);
+    const result = piece === undefined ? scanner?.end() : scanner?.push(piece);
     if (result?.reflected) throw cut(new ProxyError('credential_reflected', 'in the response body'));
-    return (result?.clean ?? piece) as Bytes;
+    return (result?.clean ?? piece ?? EMPTY) as Bytes;
   }
 
   async function next(): Promise<Bytes | undefined> {
@@ -101,8 +101,7 @@ function createSource(options: ResponseBodyOptions): BodySource {
       // A stream that was cancelled ends as if it were whole.
       if (fault !== undefined) throw fault;
       finished = piece === undefined;
-      // What was held back and turned out to be clean goes out before the end.
-      const clean = piece === undefined ? ((scanner?.end() ?? EMPTY) as Bytes) : screen(piece);
+      const clean = screen(piece);
       if (clean.byteLength === 0) continue;
       options.onBytes(clean.byteLength);
       watch.download('client');

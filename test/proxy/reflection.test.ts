@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'bun:test';
 import fc from 'fast-check';
 import { Secret } from '../../src/credentials/secret.ts';
-import { createScanner } from '../../src/proxy/reflection.ts';
+import { carriesSecret, createScanner, holdsSecret } from '../../src/proxy/reflection.ts';
 import { buildAutomaton } from '../../src/proxy/reflection-forms.ts';
 import { propertyRuns } from '../support/random.ts';
 
@@ -23,7 +23,8 @@ function scan(text: string, cuts: readonly number[]) {
     out += decode(result.clean);
     from = to;
   }
-  return { out: out + decode(scanner.end()), reflected: false };
+  const rest = scanner.end();
+  return { out: out + decode(rest.clean), reflected: rest.reflected };
 }
 
 function percentMix(text: string, every: number): string {
@@ -175,7 +176,7 @@ describe('reflection guard', () => {
             out.push(result.clean);
             at += step;
           }
-          out.push(scanner.end());
+          out.push(scanner.end().clean);
           expect(Buffer.concat(out).equals(Buffer.from(bytes))).toBe(true);
         },
       ),
@@ -221,6 +222,30 @@ describe('reflection guard', () => {
     const guard = buildAutomaton([{ secret: new Secret(odd), publicPrefixLength: 0 }])!;
     for (const text of [odd, JSON.stringify(odd)])
       expect(createScanner(guard).push(encode(`..${text}..`)).reflected).toBe(true);
+  });
+
+  test.each(['sk-0123456789abcde%', 'sk-0123456789abcd\\', 'sk-0123456789abc%%', 'sk-0123456789ab\\%'])(
+    'a secret that ends as an escape begins is found at the end of the text: %s',
+    (odd) => {
+      const guard = buildAutomaton([{ secret: new Secret(odd), publicPrefixLength: 0 }])!;
+      for (const text of [odd, `%73${odd.slice(1)}`, `\\u0073${odd.slice(1)}`]) {
+        expect(holdsSecret(guard, encode(`..${text}`))).toBe(true);
+        const scanner = createScanner(guard);
+        expect(scanner.push(encode(text)).reflected || scanner.end().reflected).toBe(true);
+        // Nothing of a tail that turns out to be one goes out.
+        expect(decode(scanner.end().clean)).toBe('');
+      }
+      expect(holdsSecret(guard, encode(`%73${odd.slice(1, -1)}`))).toBe(false);
+    },
+  );
+
+  test('a text as long as the secret may hold it, a shorter one cannot', () => {
+    expect(automaton.shortest).toBe(SECRET.length);
+    expect(carriesSecret(automaton, SECRET)).toBe(true);
+    expect(carriesSecret(automaton, SECRET.toLowerCase())).toBe(true);
+    expect(carriesSecret(automaton, SECRET.slice(1))).toBe(false);
+    expect(holdsSecret(automaton, encode(SECRET))).toBe(true);
+    expect(holdsSecret(automaton, encode(SECRET.slice(0, -1)))).toBe(false);
   });
 
   test('two secrets are both found', () => {

@@ -124,7 +124,7 @@ async function measureMemory(lab: Lab): Promise<Section> {
     if (stand !== undefined) await measure(stand, lab.quick ? 1000 : most);
   }
   const curve: Curve = { title: 'concurrent streams', x: 'streams', y: 'RSS, MiB', points };
-  const note = `Resident memory of the process, MiB, with an event each 5 s on each stream. isoproxy is started anew for each row. ${shapeOf(points)}.`;
+  const note = `Resident memory of the process, MiB, with an event each 5 s on each stream. isoproxy is started anew for each row. Its memory is ${shapeOf(points)}.`;
   const columns = ['streams', 'through', 'before', 'held', 'after', 'KiB per stream', 'lost or out of order'];
   return { tables: [{ title: 'Held streams', note, columns, rows }], figures, curves: [curve] };
 }

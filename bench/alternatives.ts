@@ -15,7 +15,7 @@ import { FIDELITY, PARSING, type Probe } from './probes.ts';
 import { CONNECTIONS, openTlsRelay, TLS_PROBES } from './probes-connections.ts';
 import { accepting, firstLine, freePort, launch, stopAll } from './processes.ts';
 import { markdown, replaceResults } from './report.ts';
-import { short, spread, type Table } from './results.ts';
+import { short, spread, type Table, withErrors } from './results.ts';
 import { figure } from './stats.ts';
 import { KEY } from './upstream.ts';
 
@@ -117,9 +117,8 @@ async function measureSpeed(): Promise<Table> {
   const perSecond = (name: string) => figure((many.get(name) ?? []).map((result) => result.per_second));
   const rows = stands.map(({ name }) => {
     const results = many.get(name) ?? [];
-    const errors = results.reduce((sum, result) => sum + result.errors, 0);
     return [
-      errors === 0 ? name : `${name} (${errors} errors)`,
+      withErrors(name, results),
       spread(perSecond(name)),
       short(perSecond(name).median / perSecond('nginx').median),
       short(perSecond(name).median / perSecond(BARE).median),

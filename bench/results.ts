@@ -33,6 +33,12 @@ export function spread({ median, low, high }: Figure): string {
   return `${short(median)} (${short(low)}–${short(high)})`;
 }
 
+/** A row's text, with the number of answers that were not good, if there were any. */
+export function withErrors(text: string, results: readonly { readonly errors: number }[]): string {
+  const errors = results.reduce((sum, result) => sum + result.errors, 0);
+  return errors === 0 ? text : `${text} (${errors} errors)`;
+}
+
 /**
  * What a curve shows: how the cost at its end relates to that at its beginning, and to its growth in x. Under 1.5
  * times over the whole range is flat; a growth no faster than x is at most linear.

@@ -5,7 +5,7 @@ import type { EndpointEntry } from '../../src/proxy/rules.ts';
 import { ENDPOINTS, type Setup, startIsoproxy } from '../isoproxy.ts';
 import { type Lab, requests, say, UNIX } from '../lab.ts';
 import { memoryMiB } from '../processes.ts';
-import { type Curve, type Section, shapeOf, short, type Table } from '../results.ts';
+import { type Curve, type Section, shapeOf, short, type Table, withErrors } from '../results.ts';
 import { type Figure, figure } from '../stats.ts';
 
 const CONNECTIONS = 64;
@@ -94,9 +94,8 @@ async function measureSetup(
       results.push(await requests(stand, connections, lab.seconds));
     const cost = figure(results.map((result) => result.cpu_us ?? Number.NaN)).median;
     const perSecond = figure(results.map((result) => result.per_second)).median;
-    const errors = results.reduce((sum, result) => sum + result.errors, 0);
-    const cells = [stand.startedMs, memory, perSecond, cost].map(short);
-    return { cost, cells: errors === 0 ? cells : cells.map((cell) => `${cell} (${errors} errors)`) };
+    const rate = withErrors(short(perSecond), results);
+    return { cost, cells: [short(stand.startedMs), short(memory), rate, short(cost)] };
   } finally {
     await stand.running.stop();
   }

@@ -2,7 +2,7 @@
 import { type Setup, startIsoproxy } from '../isoproxy.ts';
 import { type Lab, type Requests, requests, say } from '../lab.ts';
 import type { Stand } from '../peers.ts';
-import { type Section, short, spread } from '../results.ts';
+import { type Section, short, spread, withErrors } from '../results.ts';
 import { type Figure, figure } from '../stats.ts';
 
 const RATE = 'rate = { requests = 1000000, per = "1s", burst = 1000000 }';
@@ -50,9 +50,8 @@ export async function measureFeatures(lab: Lab): Promise<Section> {
   const rows = [...found].map(([name, results]) => {
     figures[`feature/${name}`] = perSecond(name);
     const cpu = figure(results.map((result) => result.cpu_us ?? Number.NaN)).median;
-    const errors = results.reduce((sum, result) => sum + result.errors, 0);
     return [
-      errors === 0 ? name : `${name} (${errors} errors)`,
+      withErrors(name, results),
       spread(perSecond(name)),
       short(perSecond(name).median / base),
       short(cpu),

@@ -1,6 +1,6 @@
 /** Requests per second, latency and CPU of a 1 KiB POST, every stand in turn. */
 import { type Lab, type Requests, requests, say } from '../lab.ts';
-import { type Section, short, spread, type Table } from '../results.ts';
+import { type Section, short, spread, type Table, withErrors } from '../results.ts';
 import { type Figure, figure } from '../stats.ts';
 
 const CONNECTIONS = [1, 16, 64, 256];
@@ -38,9 +38,8 @@ export async function measureRequests(lab: Lab): Promise<Section> {
       figures[`per_second/${connections}/${name}`] = perSecond;
       figures[`p50/${connections}/${name}`] = p50;
       figures[`cpu/${connections}/${name}`] = cpu;
-      const errors = results.reduce((sum, result) => sum + result.errors, 0);
       rows.push([
-        errors === 0 ? name : `${name} (${errors} errors)`,
+        withErrors(name, results),
         spread(perSecond),
         short(perSecond.median / base),
         short(p50.median),

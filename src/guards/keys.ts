@@ -2,6 +2,8 @@
 
 import type { Bucket, RateLimit } from './rate-limit.ts';
 
+const joined = new Map<string, Map<string, string>>();
+
 /**
  * Two names as one key. Remembered, because a text that is put together anew is hashed anew in each table where it is
  * looked up; the names are those of configurations, and few.
@@ -19,8 +21,6 @@ function join(first: string, second: string): string {
   }
   return key;
 }
-
-const joined = new Map<string, Map<string, string>>();
 
 export const pairKey = join;
 

@@ -128,14 +128,14 @@ export function createRateLimiter(now: () => number): RateLimiter {
 
   function take(buckets: readonly Bucket[]): Charge {
     if (buckets.length === 0) return FREE;
-    const states = buckets.map(refill);
+    const held = buckets.map((bucket) => ({ state: refill(bucket), limit: bucket.limit }));
     let waitMs = 0;
-    for (const [index, { limit }] of buckets.entries()) {
-      const missing = 1 - HAIR - (states[index]?.tokens ?? 0);
+    for (const { state, limit } of held) {
+      const missing = 1 - HAIR - state.tokens;
       if (missing > 0) waitMs = Math.max(waitMs, (missing * limit.perMs) / limit.requests);
     }
     if (waitMs > 0) throw new ProxyError('rate_limited', 'rate', Math.max(1, Math.ceil(waitMs / 1000)));
-    const loans = states.map(lend);
+    const loans = held.map(({ state }) => lend(state));
     let isSettled = false;
     function settle(back: 0 | 1): void {
       if (isSettled) return;

@@ -1,4 +1,7 @@
 /** Decimal numbers in the text of the protocol. */
+import { charTable, consistsOf } from './char-table.ts';
+
+const DIGITS = charTable('0123456789');
 
 /** More than anybody sends, and always exact in a number. */
 const MAX_LENGTH_DIGITS = 15;
@@ -11,10 +14,5 @@ export function parseContentLength(text: string): number | undefined {
 /** Is `text` from `start` on made of 1 to `most` digits? */
 export function isDigits(text: string, start: number, most: number): boolean {
   const count = text.length - start;
-  if (count < 1 || count > most) return false;
-  for (let i = start; i < text.length; i++) {
-    const code = text.charCodeAt(i);
-    if (code < 0x30 || code > 0x39) return false;
-  }
-  return true;
+  return count >= 1 && count <= most && consistsOf(DIGITS, text, start, text.length);
 }

@@ -3,6 +3,7 @@
  * (and closes); what it lets through, and what Deno's laxer parser lets through, is refused here.
  */
 import { ProxyError } from '../errors.ts';
+import { charTable, consistsOf } from './char-table.ts';
 import { isDigits, parseContentLength } from './decimal.ts';
 
 function refuse(reason: string): never {
@@ -80,17 +81,6 @@ function isName(text: string, end: number): boolean {
 function hostEnd(text: string): number {
   const end = text.startsWith('[') ? text.indexOf(']') + 1 : text.indexOf(':');
   return end <= 0 ? text.length : end;
-}
-
-function charTable(chars: string): Uint8Array {
-  const table = new Uint8Array(128);
-  for (const char of chars) table[char.charCodeAt(0)] = 1;
-  return table;
-}
-
-function consistsOf(table: Uint8Array, text: string, start: number, end: number): boolean {
-  for (let i = start; i < end; i++) if (table[text.charCodeAt(i)] !== 1) return false;
-  return true;
 }
 
 /** The host part of a well-formed Host header as a configuration names it: lower case, without brackets and port. */

@@ -7,6 +7,7 @@
  * is judged and sent. Deno hands over raw text, which meets the same checks here.
  */
 import { ProxyError } from '../errors.ts';
+import { charTable } from './char-table.ts';
 
 /** Longest accepted target, bytes (RFC 9112 3 asks for at least 8000). */
 export const MAX_TARGET_BYTES = 8192;
@@ -24,10 +25,7 @@ const SLASH = 0x2f;
 const PERCENT = 0x25;
 
 /** RFC 3986 3.3 pchar without `%`, by character code. */
-const PCHAR = new Uint8Array(128);
-for (const char of "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:@") {
-  PCHAR[char.charCodeAt(0)] = 1;
-}
+const PCHAR = charTable("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;=:@");
 
 /** Value of a hexadecimal digit by character code; 255 = none. */
 const HEX = new Uint8Array(128).fill(255);

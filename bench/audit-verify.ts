@@ -9,8 +9,9 @@ import { join } from 'node:path';
 import process from 'node:process';
 import { formatNote } from '../src/audit/checkpoint.ts';
 import { makeHmacKey, makeSigningKey, readHmacKey, readSigner } from '../src/audit/keys.ts';
-import { GENESIS, type RecordBody, sealRecord } from '../src/audit/record.ts';
+import { GENESIS, type RecordBody } from '../src/audit/record.ts';
 import { segmentName } from '../src/audit/segments.ts';
+import { sealRecord } from '../test/support/seal-record.ts';
 
 const SEGMENT = 150_000;
 const CHECKPOINT = 1_000;

@@ -87,18 +87,6 @@ export function writeRecord(
   return { end: seal + target.write(`,"hash":"${hash}"}\n`, seal, 'latin1'), hash };
 }
 
-/** The line of a record, without its newline, and its hash. */
-export function sealRecord(
-  place: RecordPlace,
-  body: RecordBody,
-  prev: string,
-  key: Uint8Array,
-): { readonly line: string; readonly hash: string } {
-  const target = Buffer.alloc(MAX_LINE);
-  const { end, hash } = writeRecord(target, 0, place, body, prev, key);
-  return { line: target.toString('latin1', 0, end - 1), hash };
-}
-
 /** The record in a line, if it is one, and whether its hash is right. */
 export function readRecord(
   line: string,

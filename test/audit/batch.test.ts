@@ -1,6 +1,7 @@
 import { expect, test } from 'bun:test';
 import { createBatch } from '../../src/audit/batch.ts';
-import { GENESIS, type RecordBody, sealRecord } from '../../src/audit/record.ts';
+import { GENESIS, type RecordBody } from '../../src/audit/record.ts';
+import { sealRecord } from '../support/seal-record.ts';
 
 const KEY = new Uint8Array(32).fill(7);
 const place = (seq: number) => ({ seq, boot_id: '0123abcd', time: '2026-11-23T00:00:00.000Z', mono_us: seq });

@@ -5,9 +5,10 @@ import { appendFileSync, closeSync, openSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path';
 import process from 'node:process';
 import { formatNote } from '../../src/audit/checkpoint.ts';
-import { GENESIS, type RecordBody, sealRecord } from '../../src/audit/record.ts';
+import { GENESIS, type RecordBody } from '../../src/audit/record.ts';
 import { segmentName } from '../../src/audit/segments.ts';
 import { HMAC_KEY, signer } from '../support/audit-log.ts';
+import { sealRecord } from '../support/seal-record.ts';
 
 const SEGMENT = 200;
 const KEPT = 3;

@@ -2,7 +2,8 @@
 
 import { expect, test } from 'bun:test';
 import { createHmac } from 'node:crypto';
-import { GENESIS, MAX_LINE, parseRecord, readRecord, sealRecord } from '../../src/audit/record.ts';
+import { GENESIS, MAX_LINE, parseRecord, readRecord } from '../../src/audit/record.ts';
+import { sealRecord } from '../support/seal-record.ts';
 
 const KEY = Buffer.from('0'.repeat(64));
 const PLACE = { seq: 1, boot_id: '0123abcd', time: '2026-01-31T12:00:00.000Z', mono_us: 0 };

@@ -4,12 +4,13 @@ import { afterEach, expect, test } from 'bun:test';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { parseVerifierKey, type Verifier } from '../../src/audit/checkpoint.ts';
 import { makeHmacKey, makeSigningKey, readHmacKey, readSigningKey } from '../../src/audit/keys.ts';
-import { GENESIS, sealRecord } from '../../src/audit/record.ts';
+import { GENESIS } from '../../src/audit/record.ts';
 import { recover } from '../../src/audit/recover.ts';
 import { createSegmentFiles } from '../../src/audit/segment-file.ts';
 import { segmentName } from '../../src/audit/segments.ts';
 import { KEY } from '../support/audit-files.ts';
 import { signer } from '../support/audit-log.ts';
+import { sealRecord } from '../support/seal-record.ts';
 import { createWorkspace, type Workspace } from '../support/workspace.ts';
 
 let workspace: Workspace;

@@ -5,11 +5,11 @@ import { appendFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { Readable } from 'node:stream';
-import { sealRecord } from '../../src/audit/record.ts';
 import { segmentName } from '../../src/audit/segments.ts';
 import { runCommand } from '../config/command-io.ts';
 import { hashOf, linesOf, makeLog, writeLog } from '../support/audit-log.ts';
 import { until } from '../support/deadline.ts';
+import { sealRecord } from '../support/seal-record.ts';
 import { createWorkspace, reapAtExit } from '../support/workspace.ts';
 
 const MAIN = resolve(import.meta.dir, '../../src/main.ts');

@@ -3,8 +3,9 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createSigner, formatNote, type Note } from '../../src/audit/checkpoint.ts';
-import { GENESIS, type ReadRecord, type RecordBody, sealRecord } from '../../src/audit/record.ts';
+import { GENESIS, type ReadRecord, type RecordBody } from '../../src/audit/record.ts';
 import { segmentName } from '../../src/audit/segments.ts';
+import { sealRecord } from './seal-record.ts';
 
 /** Content of hmac.key. */
 export const HMAC_KEY = `${'0123456789abcdef'.repeat(4)}\n`;
